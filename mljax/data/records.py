@@ -1,0 +1,44 @@
+"""What every reader returns: the images of one split and their labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """One split of a data set, in a fixed order.
+
+    Attributes:
+      images: a path for each image, or the images themselves as uint8 `[n, h, w, 3]`.
+      labels: `[n, k]` int8, or anything whose rows can be indexed alike; 1 present, 0 absent,
+        -1 unannotated.
+      class_names: the k names, in label order.
+      ignored: optional `[n, k]` bool; entries that the metrics leave out (VOC's *difficult*).
+    """
+
+    images: Sequence[str] | np.ndarray
+    labels: Any
+    class_names: tuple[str, ...]
+    ignored: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        counts = {"images": len(self.images), "labels": len(self.labels)}
+        if self.ignored is not None:
+            counts["ignored"] = len(self.ignored)
+        if len(set(counts.values())) != 1:
+            raise ValueError(f"records need one row per image in every field, got {counts}")
+        if not len(self.images):
+            raise ValueError("records are empty: the reader found no image in this split")
+        width = len(self.labels[0])
+        if width != len(self.class_names):
+            raise ValueError(f"labels have {width} columns for {len(self.class_names)} class names")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        """Returns what identifies image `index` to a person: its path, or its number."""
+        return str(self.images[index]) if isinstance(self.images[index], str) else f"image {index}"
