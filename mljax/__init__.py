@@ -1,0 +1,5 @@
+"""mljax: multi-label image classification in JAX, proven equal to the published PyTorch systems."""
+
+from mljax.model import Classifier, create_model, list_models
+
+__all__ = ["Classifier", "create_model", "list_models"]

@@ -16,7 +16,9 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,10 @@ class Part:
 
     name: str
     kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        # The arguments may be lists, which have no hash; equal parts still have equal hashes.
+        return hash(self.name)
 
 
 def part(name: str, **kwargs: Any) -> Part:  # noqa: ANN401
@@ -188,3 +194,159 @@ class Config:
     train: TrainConfig
     eval: EvalConfig = EvalConfig()
     seed: int = 0
+
+
+def load_config(path: str | Path) -> Config:
+    """Returns the recipe of a Python file that defines `get_config()`.
+
+    Raises:
+      ValueError: for a file without `get_config`, or one that returns something else.
+      FileNotFoundError: for no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no recipe at {path}; the ones that ship are in configs/")
+    get_config = runpy.run_path(str(path)).get("get_config")
+    if get_config is None:
+        raise ValueError(f"{path} defines no get_config()")
+    config = get_config()
+    if not isinstance(config, Config):
+        raise ValueError(f"{path}: get_config() must return a mljax Config, got {type(config)}")
+    return _typed(config, Config, str(path))
+
+
+def override(config: Config, assignments: Sequence[str]) -> Config:
+    """Returns `config` with each `path=value` applied, in order.
+
+    Values are Python literals; what is none is taken as text.
+
+    Raises:
+      ValueError: for an unknown path (with close matches), or a value of the wrong type.
+    """
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        if not separator:
+            raise ValueError(f"expected path=value, got {assignment!r}")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        config = _typed(_replace(config, path.split("."), value, path), Config, "--set")
+    return config
+
+
+def _replace(node: Any, keys: list[str], value: Any, path: str) -> Any:  # noqa: ANN401
+    """Returns `node` with the field under `keys` replaced."""
+    key, rest = keys[0], keys[1:]
+    if isinstance(node, tuple):
+        if not key.isdigit() or int(key) >= len(node):
+            raise ValueError(f"{path}: no entry {key!r}; there are {len(node)}, counted from 0")
+        index = int(key)
+        new = _replace(node[index], rest, value, path) if rest else value
+        return (*node[:index], new, *node[index + 1 :])
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        fields = [f.name for f in dataclasses.fields(node)]
+        if key not in fields:
+            raise ValueError(f"{path}: unknown field {key!r}{suggest(key, fields)}")
+        child = getattr(node, key)
+        return dataclasses.replace(
+            node, **{key: _replace(child, rest, value, path) if rest else value}
+        )
+    if isinstance(node, dict):
+        if rest and key not in node:
+            raise ValueError(f"{path}: unknown field {key!r}{suggest(key, list(node))}")
+        return node | {key: _replace(node[key], rest, value, path) if rest else value}
+    raise ValueError(f"{path}: nothing to set under {node!r}")
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """Returns the end of an error message: what `name` may have meant, or all that is known."""
+    close = difflib.get_close_matches(name, known, n=3)
+    if close:
+        return "; did you mean " + " or ".join(close) + "?"
+    return "; known: " + ", ".join(sorted(known))
+
+
+def lookup(table: Mapping[str, Callable[..., Any]], name: str, what: str) -> Callable[..., Any]:
+    """Returns `table[name]`.
+
+    Raises:
+      ValueError: for an unknown name, with close matches.
+    """
+    if name not in table:
+        raise ValueError(f"unknown {what} {name!r}{suggest(name, list(table))}")
+    return table[name]
+
+
+def bind(function: Callable[..., Any], kwargs: Mapping[str, Any], what: str) -> None:
+    """Checks that `function` takes the keyword arguments `kwargs`.
+
+    Raises:
+      ValueError: naming `what`, the unknown argument and what it may have meant.
+    """
+    parameters = inspect.signature(function).parameters
+    known = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for name in kwargs:
+        if name not in known:
+            raise ValueError(f"{what} takes no argument {name!r}{suggest(name, known)}")
+
+
+def to_json(config: Any) -> str:  # noqa: ANN401
+    """Returns a config, or any dataclass of this file, as indented JSON."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def from_json(kind: type[T], text: str, where: str = "JSON") -> T:
+    """Returns the dataclass `kind` (a config, or a part of one) from its JSON.
+
+    Raises:
+      ValueError: for an unknown or missing field, or one of the wrong type, naming its path.
+    """
+    return _typed(json.loads(text), kind, where)
+
+
+def _typed(value: Any, kind: Any, path: str) -> Any:  # noqa: ANN401
+    """Returns `value` as `kind`: JSON's dicts and lists become dataclasses and tuples."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _typed_dataclass(value, kind, path)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _typed(value, next(a for a in arguments if a is not type(None)), path)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{path}: expected one of {', '.join(arguments)}, got {value!r}")
+        return value
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        if len(kinds) != len(value):
+            raise ValueError(f"{path}: expected {len(kinds)} entries, got {len(value)}")
+        return tuple(
+            _typed(v, k, f"{path}.{i}") for i, (v, k) in enumerate(zip(value, kinds, strict=True))
+        )
+    if kind is float and type(value) is int:
+        return float(value)
+    expected = origin or kind
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise ValueError(f"{path}: expected {expected.__name__}, got {value!r}")
+    return value
+
+
+def _typed_dataclass(value: Any, kind: Any, path: str) -> Any:  # noqa: ANN401
+    values = value
+    if isinstance(value, kind):
+        values = {f.name: getattr(value, f.name) for f in dataclasses.fields(kind)}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected {kind.__name__}, got {value!r}")
+    kinds = typing.get_type_hints(kind)
+    for name in values:
+        if name not in kinds:
+            raise ValueError(f"{path}: unknown field {name!r}{suggest(name, list(kinds))}")
+    fields = {name: _typed(v, kinds[name], f"{path}.{name}") for name, v in values.items()}
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,14 @@
+"""Networks from images `[b, h, w, 3]` to one feature map `[b, i, j, c]`; they know no labels."""
+
+from collections.abc import Callable
+
+from flax import nnx
+
+from mljax.backbones.tresnet import tresnet_l, tresnet_l_v2, tresnet_m, tresnet_xl
+
+BACKBONES: dict[str, Callable[..., nnx.Module]] = {
+    "tresnet_m": tresnet_m,
+    "tresnet_l": tresnet_l,
+    "tresnet_xl": tresnet_xl,
+    "tresnet_l_v2": tresnet_l_v2,
+}

@@ -1,0 +1,12 @@
+"""Networks from a feature map to logits and whatever else the losses read, as one flat dict."""
+
+from collections.abc import Callable
+
+from flax import nnx
+
+from mljax.heads.linear import Bottleneck, Linear
+
+HEADS: dict[str, Callable[..., nnx.Module]] = {
+    "linear": Linear,
+    "bottleneck": Bottleneck,
+}

@@ -1,0 +1,10 @@
+"""Losses by name; each reads what it needs from the batch and the head's dict by argument name."""
+
+from collections.abc import Callable
+
+from mljax.losses.asymmetric import asymmetric_loss, single_label_asymmetric_loss
+
+LOSSES: dict[str, Callable] = {
+    "asymmetric_loss": asymmetric_loss,
+    "single_label_asymmetric_loss": single_label_asymmetric_loss,
+}

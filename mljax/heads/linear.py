@@ -1,0 +1,57 @@
+"""Classifiers on the mean over space: one linear layer, or two without activation between."""
+
+import functools
+
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from mljax.layers import at_least_float32, torch_uniform_init
+
+
+def _linear(inputs: int, outputs: int, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(
+        inputs,
+        outputs,
+        kernel_init=nnx.initializers.normal(0.01),
+        bias_init=torch_uniform_init(inputs),
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+class Linear(nnx.Module):
+    """Global average pooling, then a linear layer (the `head` of Alibaba-MIIL/ASL's TResNet).
+
+    Args:
+      embedding_size: width of a linear layer before the classifier, as the OpenImages networks
+        have it (`bottleneck_head`); None for none.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        embedding_size: int | None = None,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.embedding = nnx.data(None)
+        if embedding_size is not None:
+            self.embedding = _linear(num_features, embedding_size, dtype, rngs)
+            num_features = embedding_size
+        self.linear = _linear(num_features, num_classes, dtype, rngs)
+
+    def __call__(
+        self, features: Float[Array, "b h w c"], *, rngs: nnx.Rngs | None = None
+    ) -> dict[str, Array]:
+        """Returns `logits` `[b, k]`."""
+        del rngs
+        pooled = at_least_float32(features).mean((1, 2))
+        if self.embedding is not None:
+            pooled = self.embedding(pooled)
+        return {"logits": at_least_float32(self.linear(pooled))}
+
+
+Bottleneck = functools.partial(Linear, embedding_size=512)

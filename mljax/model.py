@@ -1,0 +1,121 @@
+"""A classifier is a backbone, then a head; this file makes them by name."""
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mljax.backbones import BACKBONES
+from mljax.config import Part, Preprocessing, bind, lookup
+from mljax.heads import HEADS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What `create_model` needs to make a network again; it is stored in checkpoints."""
+
+    backbone: Part
+    head: Part
+    num_classes: int
+    dtype: str | None = None
+
+
+class Classifier(nnx.Module):
+    """A backbone and a head, with what a user needs to read the logits.
+
+    Attributes:
+      backbone: images to feature map.
+      head: feature map to a dict with `logits`.
+      spec: makes this network again.
+      class_names: the k names in the order of the logits, or None.
+      preprocessing: how image files become the input, or None.
+    """
+
+    def __init__(self, backbone: nnx.Module, head: nnx.Module, spec: ModelSpec) -> None:
+        self.backbone: Any = backbone
+        self.head: Any = head
+        self.spec = spec
+        self.class_names: tuple[str, ...] | None = nnx.static(None)
+        self.preprocessing: Preprocessing | None = nnx.static(None)
+
+    def __call__(
+        self, images: Float[Array, "b h w 3"], *, rngs: nnx.Rngs | None = None
+    ) -> dict[str, Array]:
+        """Returns the head's dict for preprocessed images; `rngs` feeds dropout in training."""
+        return self.head(self.backbone(images), rngs=rngs)
+
+
+def create_model(
+    backbone: str,
+    head: str = "linear",
+    *,
+    num_classes: int,
+    head_kwargs: Mapping[str, Any] | None = None,
+    backbone_kwargs: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    rngs: nnx.Rngs,
+) -> Classifier:
+    """Returns a freshly initialized classifier in eval mode.
+
+    Args:
+      backbone: a name that `list_models` knows.
+      head: a name in `mljax.heads.HEADS`.
+      num_classes: k.
+      head_kwargs: arguments of the head.
+      backbone_kwargs: arguments of the backbone.
+      dtype: of the computation, such as "bfloat16"; parameters and logits stay float32.
+      rngs: seeds the initialization, as `nnx.Rngs(0)`.
+
+    Raises:
+      ValueError: for an unknown name or argument, with close matches.
+    """
+    spec = ModelSpec(
+        backbone=Part(name=backbone, kwargs=dict(backbone_kwargs or {})),
+        head=Part(name=head, kwargs=dict(head_kwargs or {})),
+        num_classes=num_classes,
+        dtype=dtype,
+    )
+    graph = nnx.graphdef(abstract_model(spec))
+
+    # One compiled program makes all arrays, from XLA's own generator: layer by layer, or with
+    # threefry unrolled for each array, a TResNet takes most of a minute.
+    @jax.jit
+    def initialize(seed: Array) -> nnx.State:
+        return nnx.state(_build(spec, nnx.Rngs(jax.random.wrap_key_data(seed, impl="rbg"))))
+
+    seed = jax.random.bits(rngs.params(), (4,), "uint32")
+    return nnx.merge(graph, initialize(seed))
+
+
+def abstract_model(spec: ModelSpec) -> Classifier:
+    """Returns the network of `spec` in eval mode with shapes in place of arrays.
+
+    Raises:
+      ValueError: for an unknown name or argument, with close matches.
+    """
+    if spec.num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {spec.num_classes}")
+    make_backbone = lookup(BACKBONES, spec.backbone.name, "backbone")
+    bind(make_backbone, spec.backbone.kwargs, f"backbone {spec.backbone.name}")
+    make_head = lookup(HEADS, spec.head.name, "head")
+    bind(make_head, spec.head.kwargs, f"head {spec.head.name}")
+    return nnx.eval_shape(lambda: _build(spec, nnx.Rngs(0)))
+
+
+def _build(spec: ModelSpec, rngs: nnx.Rngs) -> Classifier:
+    backbone = BACKBONES[spec.backbone.name](**spec.backbone.kwargs, dtype=spec.dtype, rngs=rngs)
+    head = HEADS[spec.head.name](
+        backbone.num_features, spec.num_classes, **spec.head.kwargs, dtype=spec.dtype, rngs=rngs
+    )
+    model = Classifier(backbone, head, spec)
+    model.eval()
+    return model
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Returns the names of the backbones that match a shell pattern, such as `*tresnet*`."""
+    return sorted(fnmatch.filter(BACKBONES, pattern))
