@@ -1,0 +1,133 @@
+"""Which system and variant a state dict is, told from its names and shapes."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from converters.tresnet import Naming
+from mljax.config import Part, Preprocessing
+
+# Alibaba-MIIL's TResNets: (blocks a stage, stem width, Bottleneck in all stages).
+_TRESNETS: dict[tuple[tuple[int, ...], int, bool], tuple[str | None, str]] = {
+    ((3, 4, 11, 3), 64, False): ("tresnet_m", "TResNet-M"),
+    ((4, 5, 18, 3), 76, False): ("tresnet_l", "TResNet-L"),
+    ((4, 5, 24, 3), 83, False): ("tresnet_xl", "TResNet-XL"),
+    ((3, 4, 23, 3), 64, True): ("tresnet_l_v2", "TResNet-L_V2"),
+    ((3, 4, 6, 3), 64, False): (None, "TResNet-S"),
+    ((3, 8, 34, 5), 64, True): (None, "TResNet-XL of ML-Decoder"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """What a state dict holds.
+
+    Attributes:
+      backbone: name and arguments for `mljax.create_model`.
+      head: likewise.
+      num_classes: k.
+      naming: `original`, or `timm`.
+      preprocessing: what the system's networks read unless told otherwise.
+      description: one line for people.
+    """
+
+    backbone: Part
+    head: Part
+    num_classes: int
+    naming: Naming
+    preprocessing: Preprocessing
+    description: str
+
+
+def detect(tensors: Mapping[str, np.ndarray], name: str = "the source") -> Detection:
+    """Tells system, variant and arguments from names and shapes.
+
+    A single missing tensor does not change the answer; the import then reports it.
+
+    Args:
+      tensors: a torch state dict without wrapper levels in its names.
+      name: of the source, for messages.
+
+    Raises:
+      ValueError: for a state dict of no known system.
+    """
+    if not any(key.startswith("body.layer1.0.conv1.") for key in tensors):
+        first = ", ".join(list(tensors)[:4])
+        raise ValueError(
+            f"{name}: is of no known system; known are TResNet (original and timm names) with a "
+            f"linear, bottleneck or ML-Decoder head. Its first tensors are {first}"
+        )
+    naming: Naming = "timm" if any(k.startswith("body.conv1.bn.") for k in tensors) else "original"
+    backbone, variant = _detect_tresnet(tensors, name)
+    head, num_classes, head_text = _detect_head(tensors, name)
+    names_text = "timm's names" if naming == "timm" else "original names"
+    return Detection(
+        backbone=backbone,
+        head=head,
+        num_classes=num_classes,
+        naming=naming,
+        preprocessing=Preprocessing(image_size=224),
+        description=f"{variant} ({names_text}), {head_text}, {num_classes} classes",
+    )
+
+
+def _detect_tresnet(tensors: Mapping[str, np.ndarray], name: str) -> tuple[Part, str]:
+    layers = tuple(_count_blocks(tensors, f"body.layer{stage}.") for stage in (1, 2, 3, 4))
+    if 0 in layers:
+        raise ValueError(f"{name}: a TResNet without stage {layers.index(0) + 1}; the file is cut")
+    bottleneck = tuple(
+        any(key.startswith(f"body.layer{stage}.") and ".conv3." in key for key in tensors)
+        for stage in (1, 2, 3, 4)
+    )
+    width = next((a.shape[0] for key, a in tensors.items() if _is_stem(key, a)), None)
+    if width is None:
+        raise ValueError(f"{name}: a TResNet without its stem body.conv1; the file is cut")
+    uniform = bottleneck in ((False, False, True, True), (True, True, True, True))
+    known, text = _TRESNETS.get((layers, width, bottleneck[0]), (None, None))
+    if not uniform or text is None:
+        kinds = "".join("B" if wide else "b" for wide in bottleneck)
+        text = f"TResNet with {layers} blocks ({kinds}: B Bottleneck, b Basic), width {width}"
+    if uniform and known is not None:
+        return Part(name=known), text
+    kwargs = {"layers": layers, "width": width, "bottleneck_stages": bottleneck}
+    return Part(name="tresnet_m", kwargs=kwargs), text
+
+
+def _count_blocks(keys: Collection[str], prefix: str) -> int:
+    indices = [key[len(prefix) :].split(".")[0] for key in keys if key.startswith(prefix)]
+    return max((int(index) + 1 for index in indices if index.isdecimal()), default=0)
+
+
+def _is_stem(key: str, array: np.ndarray) -> bool:
+    return key.startswith("body.conv1.") and array.ndim in (1, 4)
+
+
+def _detect_head(tensors: Mapping[str, np.ndarray], name: str) -> tuple[Part, int, str]:
+    if any(key.startswith("head.decoder.") or key.startswith("head.layers.") for key in tensors):
+        return _detect_ml_decoder(tensors, name)
+    if any(key.startswith("head.fc.FC.") for key in tensors):
+        num_classes = _rows(tensors, "head.fc.FC", name)
+        size = _rows(tensors, "head.fc.embedding_generator.0", name)
+        kwargs = {} if size == 512 else {"embedding_size": size}
+        return Part(name="bottleneck", kwargs=kwargs), num_classes, f"bottleneck head of {size}"
+    return Part(name="linear"), _rows(tensors, "head.fc", name), "linear head"
+
+
+def _detect_ml_decoder(tensors: Mapping[str, np.ndarray], name: str) -> tuple[Part, int, str]:
+    bias = tensors.get("head.decoder.duplicate_pooling_bias")
+    pooling = tensors.get("head.decoder.duplicate_pooling")
+    if bias is None or pooling is None or pooling.ndim != 3:
+        raise ValueError(f"{name}: an ML-Decoder head without its group pooling; the file is cut")
+    groups, size, _ = pooling.shape
+    kwargs = {"num_groups": groups, "embedding_size": size}
+    part = Part(name="ml_decoder", kwargs=kwargs)
+    return part, bias.shape[0], f"ML-Decoder head ({groups} groups of width {size})"
+
+
+def _rows(tensors: Mapping[str, np.ndarray], layer: str, name: str) -> int:
+    """Returns the number of outputs of a linear layer from its weight or its bias."""
+    for key in (f"{layer}.weight", f"{layer}.bias"):
+        if key in tensors and tensors[key].ndim:
+            return tensors[key].shape[0]
+    raise ValueError(f"{name}: has no classifier: neither {layer}.weight nor {layer}.bias")
