@@ -1,0 +1,309 @@
+"""Batches from records: decoded, augmented, stacked, by grain.
+
+Every random choice is a function of the seed and of an example's position in the endless stream
+of training examples. So a batch depends on (seed, step) alone: not on the number of workers or
+hosts, nor on where the run was resumed.
+"""
+
+import contextlib
+import functools
+import gc
+import os
+import traceback
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import grain
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from mljax.config import Preprocessing
+from mljax.data.images import load_image, normalize, resize_image, to_array
+from mljax.data.records import Records
+
+__all__ = ["Augmentation", "Batches", "eval_batches", "load_image", "to_array", "train_batches"]
+
+Augmentation = Callable[[Image.Image, np.random.Generator], Image.Image]
+
+# A record number (-1: padding) and its resized pixels (None: padding, or a skipped bad image).
+_Example = tuple[int, np.ndarray | None]
+
+
+class Batches(Iterator[dict[str, np.ndarray]]):
+    """An iterator over batches that ends its threads and processes when it is closed.
+
+    It closes itself at its end, at an error, and when it is no longer used; close it early with
+    `close()` or by using it in a `with`. Workers hand over bytes; they become floats here, so no
+    memory that is shared with a worker ever leaves this class.
+    """
+
+    def __init__(
+        self,
+        dataset: grain.IterDataset,
+        records: Records,
+        preprocessing: Preprocessing,
+        *,
+        num_workers: int,
+        with_ignored: bool,
+    ) -> None:
+        self._records = records
+        self._preprocessing = preprocessing
+        self._with_ignored = with_ignored
+        self._reader = _Reader(iter(dataset), num_workers)
+        # Unlike `__del__`, this runs before the interpreter takes grain's modules apart.
+        self._close = weakref.finalize(self, self._reader.close)
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if not self._close.alive:
+            raise StopIteration
+        try:
+            index, valid, pixels = self._reader.read()
+        except BaseException:
+            self.close()
+            raise
+        batch = {
+            "images": normalize(pixels, self._preprocessing),
+            "labels": np.zeros((len(index), len(self._records.class_names)), np.float32),
+            "valid": np.array(valid),
+            "index": np.array(index),
+        }
+        batch["images"][~valid] = 0
+        batch["labels"][valid] = [self._records.labels[i] for i in index[valid]]
+        if self._with_ignored and self._records.ignored is not None:
+            batch["ignored"] = np.zeros(batch["labels"].shape, bool)
+            batch["ignored"][valid] = self._records.ignored[index[valid]]
+        return batch
+
+    def close(self) -> None:
+        """Ends the iteration and the workers. Closing twice is harmless."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Reader:
+    """grain's iterator, and what it takes to stop its processes and free their memory."""
+
+    def __init__(self, iterator: grain.DatasetIterator, num_workers: int) -> None:
+        self._iterator = iterator
+        self._num_workers = num_workers
+        self._unasked_workers = num_workers
+
+    def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self._unasked_workers -= 1
+        try:
+            return next(self._iterator)
+        except Exception as error:
+            if not self._num_workers:
+                raise
+            # The frames in the traceback hold a batch in shared memory: keep their text alone.
+            if not isinstance(error, StopIteration):
+                error.add_note("".join(traceback.format_tb(error.__traceback__)))
+            raise error.with_traceback(None) from None
+
+    def close(self) -> None:
+        # grain loses sight of a worker that was never asked for a batch: it would outlive us.
+        while self._unasked_workers > 0:
+            with contextlib.suppress(Exception):
+                self.read()
+        self._iterator.close()
+        del self._iterator
+        if self._num_workers:
+            # grain's frames and errors refer to each other, and to a batch in shared memory.
+            gc.collect()
+
+
+def train_batches(
+    records: Records,
+    *,
+    preprocessing: Preprocessing,
+    augment: Sequence[Augmentation] = (),
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    num_workers: int = 0,
+    bad_images: Literal["fail", "skip"] = "fail",
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Returns endless training batches, shuffled anew each epoch.
+
+    The epochs follow each other without a gap, so a batch may hold the end of one and the start
+    of the next, and no example is ever dropped.
+
+    Args:
+      records: the training split.
+      preprocessing: the size and normalization of the images.
+      augment: applied in order to each resized image.
+      batch_size: examples per batch over all hosts.
+      seed: of the order and the augmentation.
+      start_step: batches to leave out at the start, at no cost.
+      num_workers: processes that prepare batches; 0 uses threads of this process.
+      bad_images: `fail` raises with the file's name; `skip` makes the row invalid.
+      process_index: which host this is, from 0.
+      process_count: how many hosts there are; host p gets the p-th of the equal, contiguous
+        slices of each batch.
+
+    Returns:
+      Batches of b = batch_size / process_count rows: `images` float32 `[b, h, w, 3]`, `labels`
+      float32 `[b, k]`, `valid` bool `[b]`, `index` int32 `[b]` (the row's record). Rows that are
+      not valid are zeros.
+
+    Raises:
+      ValueError: if the arguments do not fit together; while iterating, at a bad image.
+    """
+    _check(batch_size, num_workers, bad_images, process_index, process_count)
+    if start_step < 0:
+        raise ValueError(f"start_step: got {start_step}, expected 0 or more")
+    order_seed, augment_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
+    load = _Load(records.images, preprocessing, tuple(augment), bad_images)
+    examples = (
+        grain.MapDataset.range(len(records))
+        .shuffle(seed=order_seed)
+        .repeat()
+        .random_map(load, seed=augment_seed)
+    )
+    rows = _HostRows(examples, batch_size, process_index, process_count)
+    collate = functools.partial(_collate, size=preprocessing.image_size)
+    batches = rows.batch(batch_size // process_count, batch_fn=collate)
+    iterable = _prefetch(batches[start_step:], num_workers)
+    return Batches(iterable, records, preprocessing, num_workers=num_workers, with_ignored=False)
+
+
+def eval_batches(
+    records: Records,
+    *,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    num_workers: int = 0,
+    bad_images: Literal["fail", "skip"] = "fail",
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Returns each record once, in order; the last batch is padded with invalid rows.
+
+    The arguments are those of `train_batches`, and so are the batches. Padding has index -1. If
+    the records have an `ignored` mask, the batches have it too: bool `[b, k]`. Every host gets
+    the same number of batches.
+
+    Raises:
+      ValueError: if the arguments do not fit together; while iterating, at a bad image.
+    """
+    _check(batch_size, num_workers, bad_images, process_index, process_count)
+    num_batches = -(-len(records) // batch_size)
+    load = _Load(records.images, preprocessing, (), bad_images)
+    examples = grain.MapDataset.range(num_batches * batch_size).map(load)
+    rows = _HostRows(examples, batch_size, process_index, process_count)
+    collate = functools.partial(_collate, size=preprocessing.image_size)
+    iterable = _prefetch(rows.batch(batch_size // process_count, batch_fn=collate), num_workers)
+    return Batches(iterable, records, preprocessing, num_workers=num_workers, with_ignored=True)
+
+
+def _check(
+    batch_size: int, num_workers: int, bad_images: str, process_index: int, process_count: int
+) -> None:
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size: got {batch_size}, expected a positive multiple of the number of hosts, "
+            f"{process_count}"
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index: got {process_index}, expected 0 to {process_count - 1}")
+    if num_workers < 0:
+        raise ValueError(f"num_workers: got {num_workers}, expected 0 or more")
+    if bad_images not in ("fail", "skip"):
+        raise ValueError(f"bad_images: got {bad_images!r}, expected 'fail' or 'skip'")
+
+
+def _prefetch(batches: grain.MapDataset, num_workers: int) -> grain.IterDataset:
+    if num_workers:
+        # grain reads absl's flags when it starts a process, and absl refuses unparsed ones.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        serial = batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+        workers = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
+        return serial.mp_prefetch(workers)
+    # Pillow and numpy release the interpreter lock. Whole batches wait in memory: few threads.
+    threads = min(4, os.cpu_count() or 1)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    return batches.to_iter_dataset(options)
+
+
+class _HostRows(grain.MapDataset[_Example]):
+    """One host's contiguous rows of each global batch.
+
+    It stands after the augmentation, which so is seeded by an example's global position.
+    """
+
+    def __init__(
+        self,
+        parent: grain.MapDataset[_Example],
+        batch_size: int,
+        process_index: int,
+        process_count: int,
+    ) -> None:
+        super().__init__(parent)
+        self._batch_size = batch_size
+        self._rows = batch_size // process_count
+        self._first = process_index * self._rows
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._batch_size * self._rows
+
+    def __getitem__(self, index: int | slice) -> Any:  # noqa: ANN401
+        if isinstance(index, slice):
+            return self.slice(index)
+        batch, row = divmod(index, self._rows)
+        return self._parent[batch * self._batch_size + self._first + row]
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Record number to example: decode, resize, augment."""
+
+    images: Sequence[str] | np.ndarray
+    preprocessing: Preprocessing
+    augment: tuple[Augmentation, ...]
+    bad_images: str
+
+    def __call__(self, index: int, rng: np.random.Generator | None = None) -> _Example:
+        if index >= len(self.images):
+            return -1, None
+        source = self.images[index]
+        try:
+            image = load_image(source) if isinstance(source, str) else Image.fromarray(source)
+        except ValueError:
+            if self.bad_images == "skip":
+                return index, None
+            raise
+        image = resize_image(image, self.preprocessing)
+        if rng is not None:
+            for transform in self.augment:
+                image = transform(image, rng)
+        return index, np.asarray(image)
+
+
+def _collate(
+    examples: Sequence[_Example], *, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns record numbers `[b]`, validity `[b]` and pixels uint8 `[b, h, w, 3]`."""
+    index = np.array([index for index, _ in examples], np.int32)
+    valid = np.array([pixels is not None for _, pixels in examples])
+    stacked = np.zeros((len(examples), size, size, 3), np.uint8)
+    for row, (_, pixels) in enumerate(examples):
+        if pixels is not None:
+            stacked[row] = pixels
+    return index, valid, stacked
