@@ -1,12 +1,10 @@
 """Evaluates a checkpoint: mAP, per-class AP, precision, recall and F1 at a threshold."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Bool, Float, Shaped
 
 from mljax.metrics import (
@@ -92,7 +90,7 @@ def evaluate_scores(
 
 
 def collect_scores(
-    apply: Callable[[Float[np.ndarray, "b h w 3"]], Any],
+    score: Callable[[dict[str, np.ndarray]], Mapping[str, Any]],
     batches: Iterable[dict[str, np.ndarray]],
 ) -> tuple[
     Float[np.ndarray, "n k"],
@@ -102,30 +100,23 @@ def collect_scores(
 ]:
     """Returns what the network says of every image, in the order of the records.
 
-    With several hosts, each gives its own batches, equally many, and all get the whole result.
-
     Args:
-      apply: this host's images to their logits `[b, k]`, as a numpy or jax array.
+      score: a batch to the same batch with `scores`, in [0, 1], in place of the images, as
+        `mljax.train_step.make_eval_step` does it; with several hosts it takes this host's rows
+        and returns everybody's.
       batches: of `mljax.data.pipeline.eval_batches`.
 
     Returns:
-      Scores (the sigmoid of the logits, float32), labels, the `ignored` mask or None, and the
-      record numbers of bad images that were skipped, which the arrays leave out.
+      Scores, labels, the `ignored` mask or None, and the record numbers of bad images that were
+      skipped, which the arrays leave out.
 
     Raises:
-      ValueError: if no batch has a valid image.
+      ValueError: if there is no valid image.
     """
-    columns: dict[str, list[np.ndarray]] = {}
-    for batch in batches:
-        logits = np.asarray(apply(batch["images"]), np.float32)
-        row = {key: value for key, value in batch.items() if key != "images"}
-        for key, value in (row | {"scores": _sigmoid(logits)}).items():
-            columns.setdefault(key, []).append(value)
-    if not columns:
+    rows = [{key: np.asarray(value) for key, value in score(batch).items()} for batch in batches]
+    if not rows:
         raise ValueError("nothing to evaluate: there is no batch")
-    table = {key: np.concatenate(values) for key, values in columns.items()}
-    if jax.process_count() > 1:
-        table = multihost_utils.process_allgather(table, tiled=True)
+    table = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
     order = np.argsort(table["index"], kind="stable")
     table = {key: value[order] for key, value in table.items()}
     valid = table["valid"]
@@ -134,9 +125,3 @@ def collect_scores(
         raise ValueError(f"nothing to evaluate: all {len(skipped)} images were skipped as bad")
     ignored = table["ignored"][valid] if "ignored" in table else None
     return table["scores"][valid], table["labels"][valid], ignored, skipped
-
-
-def _sigmoid(logits: Float[np.ndarray, "b k"]) -> Float[np.ndarray, "b k"]:
-    # exp of a large argument overflows to infinity; its reciprocal, 0, is the right limit.
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-logits))

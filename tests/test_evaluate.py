@@ -1,6 +1,7 @@
 """Evaluation in memory, and the command on a miniature checkpoint."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -30,17 +31,19 @@ def _batches(labels, *, invalid=(), ignored=None, size=8):
         yield batch
 
 
-def _apply(images):
-    number = images[:, 0, 0, :1]
-    return np.concatenate([number / 10, -number, 0 * number, number - 5], axis=1)
+def _score(batch):
+    number = jnp.asarray(batch["images"][:, 0, 0, :1])
+    logits = jnp.concatenate([number / 10, -number, 0 * number, number - 5], axis=1)
+    rest = {key: value for key, value in batch.items() if key != "images"}
+    return rest | {"scores": jax.nn.sigmoid(logits)}
 
 
-def test_collected_scores_are_sigmoids_in_the_order_of_the_records():
+def test_collected_scores_are_in_the_order_of_the_records_without_the_padding():
     _, labels = _scores_and_labels()
-    scores, collected, ignored, skipped = collect_scores(_apply, _batches(labels))
+    batches = reversed(list(_batches(labels)))
+    scores, collected, ignored, skipped = collect_scores(_score, batches)
     np.testing.assert_array_equal(collected, labels)
-    assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores[:, 0], jax.nn.sigmoid(np.arange(20) / 10), rtol=1e-6)
+    np.testing.assert_allclose(scores[:, 0], jax.nn.sigmoid(jnp.arange(20) / 10), rtol=1e-6)
     assert ignored is None
     assert skipped == []
 
@@ -49,25 +52,19 @@ def test_skipped_images_are_left_out_and_named():
     _, labels = _scores_and_labels()
     mask = labels > 0
     batches = _batches(labels, invalid=[3, 17], ignored=mask)
-    scores, collected, ignored, skipped = collect_scores(_apply, batches)
+    scores, collected, ignored, skipped = collect_scores(_score, batches)
     assert skipped == [3, 17]
     assert len(scores) == 18
     np.testing.assert_array_equal(collected, np.delete(labels, [3, 17], axis=0))
     np.testing.assert_array_equal(ignored, np.delete(mask, [3, 17], axis=0))
 
 
-def test_extreme_logits_give_scores_of_zero_and_one():
-    _, labels = _scores_and_labels()
-    scores, *_ = collect_scores(lambda x: 1e4 * (_apply(x) - 0.55), _batches(labels))
-    assert set(np.unique(scores)) == {0.0, 1.0}
-
-
 def test_nothing_to_evaluate_raises():
     _, labels = _scores_and_labels(3)
     with pytest.raises(ValueError, match="all 3 images were skipped"):
-        collect_scores(_apply, _batches(labels, invalid=[0, 1, 2]))
+        collect_scores(_score, _batches(labels, invalid=[0, 1, 2]))
     with pytest.raises(ValueError, match="there is no batch"):
-        collect_scores(_apply, [])
+        collect_scores(_score, [])
 
 
 def test_evaluation_holds_the_metrics_of_complete_labels():
