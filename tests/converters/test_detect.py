@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+
+from converters.detect import detect
+from mljax.config import Part
+from tests import golden
+
+
+def _shapes(names):
+    """Returns a state dict whose arrays take no memory."""
+    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in names.items()}
+
+
+def _full_size(case, column=0):
+    rows = golden.cases("tresnet_names")[case]["extra"]["names"]
+    return _shapes({name[column]: name[2] for name in rows})
+
+
+def _golden(group, case):
+    params = golden.cases(group)[case]["params"]
+    return _shapes({name: shape for name, (shape, _) in params.items()})
+
+
+@pytest.mark.parametrize(
+    ("case", "backbone", "variant"),
+    [
+        ("m", "tresnet_m", "TResNet-M"),
+        ("l", "tresnet_l", "TResNet-L"),
+        ("in21k_l", "tresnet_l_v2", "TResNet-L_V2"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("column", "naming", "words"), [(0, "original", "original names"), (1, "timm", "timm's names")]
+)
+def test_published_variants_are_told_by_either_naming(
+    case, backbone, variant, column, naming, words
+):
+    detection = detect(_full_size(case, column))
+    assert detection.backbone == Part(name=backbone)
+    assert detection.head == Part(name="linear")
+    assert detection.num_classes == 80
+    assert detection.naming == naming
+    assert detection.description == f"{variant} ({words}), linear head, 80 classes"
+
+
+def test_extra_large_is_told_by_width_and_blocks():
+    tensors = _full_size("l")
+    tensors["body.layer3.23.conv1.0.weight"] = np.zeros(1)
+    tensors["body.conv1.0.weight"] = np.zeros((83, 48, 3, 3))
+    assert detect(tensors).backbone == Part(name="tresnet_xl")
+
+
+def test_an_unpublished_network_is_described_by_arguments():
+    detection = detect(_golden("tresnet_eval", "mini_bneck12"))
+    assert detection.backbone.kwargs == {
+        "layers": (1, 1, 2, 1),
+        "width": 16,
+        "bottleneck_stages": (True, True, True, True),
+    }
+    assert "(1, 1, 2, 1) blocks" in detection.description
+
+
+@pytest.mark.parametrize(
+    ("case", "kwargs"), [("asl_l_oi_64", {}), ("mini_bottleneck_head", {"embedding_size": 12})]
+)
+def test_the_bottleneck_head_is_told_with_its_width(case, kwargs):
+    detection = detect(_golden("tresnet_eval", case))
+    assert detection.head == Part(name="bottleneck", kwargs=kwargs)
+    assert detection.num_classes == golden.cases("tresnet_eval")[case]["hyper"]["num_classes"]
+
+
+def test_the_ml_decoder_head_is_told_with_its_groups_and_classes():
+    detection = detect(_golden("ckpt", "mldecoder"))
+    assert detection.head == Part(name="ml_decoder", kwargs={"num_groups": 3, "embedding_size": 8})
+    assert detection.num_classes == 7
+
+
+def test_images_are_not_normalized():
+    preprocessing = detect(_full_size("m")).preprocessing
+    assert preprocessing.mean == (0, 0, 0)
+    assert preprocessing.std == (1, 1, 1)
+    assert preprocessing.image_size == 224
+
+
+def test_no_single_missing_tensor_changes_the_answer():
+    tensors = _golden("tresnet_eval", "mini_bottleneck_head")
+    whole = detect(tensors)
+    for name in tensors:
+        assert detect({k: v for k, v in tensors.items() if k != name}) == whole, name
+
+
+def test_another_network_is_refused_with_its_first_names():
+    tensors = {"conv1.weight": np.zeros((64, 3, 7, 7)), "bn1.weight": np.zeros(64)}
+    with pytest.raises(ValueError, match="x.pth: is of no known system.*conv1.weight, bn1.weight"):
+        detect(tensors, "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ("body.layer3", "a TResNet without stage 3"),
+        ("body.conv1", "without its stem"),
+        ("head", "has no classifier"),
+    ],
+)
+def test_a_cut_down_file_is_refused_by_what_lacks(prefix, message):
+    tensors = _golden("tresnet_eval", "mini_64")
+    with pytest.raises(ValueError, match=message):
+        detect({k: v for k, v in tensors.items() if not k.startswith(prefix)})

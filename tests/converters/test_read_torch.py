@@ -1,0 +1,286 @@
+import argparse
+import io
+import os
+import pickle
+import zipfile
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from converters.read_torch import read_torch
+from tests import golden
+
+ASL_ZIP = golden.FOLDER / "ckpt_asl_zip.pth"
+LEGACY = golden.FOLDER / "ckpt_in21k_legacy.pth"
+
+
+class _Code:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def _weights():
+    return {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
+
+
+def _check_weights(file):
+    assert list(file.tensors) == ["a.weight", "a.bias"]
+    np.testing.assert_array_equal(file.tensors["a.weight"], np.arange(6.0).reshape(2, 3))
+
+
+@pytest.mark.parametrize("case", golden.names("ckpt"))
+def test_golden_files_hold_the_recipe_weights(case):
+    row = golden.cases("ckpt")[case]
+    file = read_torch(golden.FOLDER / row["extra"]["checkpoint"])
+    expected = golden.state_dict("ckpt", case)
+    if not row["extra"]["num_batches_tracked"]:
+        expected = {k: v for k, v in expected.items() if "num_batches_tracked" not in k}
+    assert list(file.tensors) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(file.tensors[name], array)
+
+
+def test_zip_container_tells_its_entries_and_class_names():
+    file = read_torch(ASL_ZIP)
+    assert file.class_names == ("c0", "c1", "c2", "c3")
+    assert file.container == (
+        "zip torch file, {'model', 'num_classes', 'idx_to_class'}, weights under 'model'"
+    )
+
+
+def test_legacy_container_and_module_prefix_are_told():
+    file = read_torch(LEGACY)
+    assert file.container.startswith("legacy torch file, {'state_dict'}")
+    assert "`module.` stripped" in file.container
+    assert file.class_names is None
+
+
+@pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_state_dict", "state_dict_ema"])
+def test_known_entries_are_found(tmp_path, wrapper):
+    torch.save(
+        {"epoch": 3, "optimizer": {"state": {}}, wrapper: _weights()}, tmp_path / "x.pth.tar"
+    )
+    _check_weights(read_torch(tmp_path / "x.pth.tar"))
+
+
+def test_nested_containers_and_unknown_single_entries_are_opened():
+    _check_weights(read_torch({"model": {"state_dict": _weights()}, "epoch": 1}))
+    _check_weights(read_torch({"my_network": _weights(), "epoch": 1}))
+
+
+def test_a_known_entry_without_tensors_is_passed_over():
+    _check_weights(read_torch({"model": "tresnet_m", "state_dict": _weights()}))
+
+
+def test_key_picks_the_entry():
+    averaged = {name: 2 * value for name, value in _weights().items()}
+    source = {"state_dict": _weights(), "state_dict_ema": averaged}
+    assert "not read: 'state_dict_ema'" in read_torch(source).container
+    file = read_torch(source, key="state_dict_ema")
+    np.testing.assert_array_equal(file.tensors["a.bias"], [2, 2])
+
+
+def test_an_absent_key_lists_what_is_there():
+    with pytest.raises(ValueError, match=r"no weights under 'ema'; it holds \{'model', 'epoch'\}"):
+        read_torch({"model": _weights(), "epoch": 1}, key="ema")
+
+
+def test_several_unknown_entries_ask_for_the_key():
+    with pytest.raises(ValueError, match=r"choose one by key: \['E', 'A'\]"):
+        read_torch({"E": _weights(), "A": _weights()})
+
+
+@pytest.mark.parametrize(
+    "template", ["module.{}", "encoder.module.{}", "_orig_mod.module.{}", "a.module.module.{}"]
+)
+def test_wrapper_levels_are_stripped_anywhere(template):
+    source = {template.format(name): value for name, value in _weights().items()}
+    expected = {".".join(p for p in n.split(".") if "mod" not in p) for n in source}
+    assert set(read_torch(source).tensors) == expected
+
+
+def test_names_that_only_contain_the_word_module_stay():
+    assert list(read_torch({"submodule.w": torch.ones(1)}).tensors) == ["submodule.w"]
+
+
+def test_a_name_with_and_without_wrapper_is_refused():
+    with pytest.raises(ValueError, match="'w' is there twice"):
+        read_torch({"w": torch.ones(1), "module.w": torch.ones(1)})
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"idx_to_class": {1: "b", 0: "a"}}, ("b", "a")),
+        ({"class_names": ["x", "y"]}, ("x", "y")),
+        ({"classes": ("x", "y")}, ("x", "y")),
+        ({"class_to_idx": {"y": 1, "x": 0}}, ("x", "y")),
+        ({"classes_map": {"y": 1, "x": 0}}, ("x", "y")),
+        ({"idx_to_class": {}}, None),
+    ],
+)
+def test_class_names_in_their_spellings(entry, expected):
+    assert read_torch({"model": _weights(), **entry}).class_names == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_half_precision_becomes_float32(tmp_path, dtype, suffix):
+    path = tmp_path / f"half.{suffix}"
+    weights = {"w": torch.tensor([1.5, -2.25, 1e-3], dtype=dtype)}
+    (save_file if suffix == "safetensors" else torch.save)(weights, path)
+    array = read_torch(path).tensors["w"]
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, weights["w"].float().numpy())
+
+
+def test_jax_arrays_and_bfloat16_numpy_are_taken():
+    weights = {"a": jnp.ones(2), "b": np.asarray(jnp.full(2, 0.5, jnp.bfloat16))}
+    tensors = read_torch(weights).tensors
+    assert tensors["a"].dtype == tensors["b"].dtype == np.float32
+    np.testing.assert_array_equal(tensors["b"], [0.5, 0.5])
+
+
+def test_safetensors_are_read(tmp_path):
+    save_file(_weights(), tmp_path / "x.safetensors")
+    file = read_torch(tmp_path / "x.safetensors")
+    assert sorted(file.tensors) == ["a.bias", "a.weight"]
+    assert file.container == "safetensors file, bare state dict"
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_namespaces_and_numpy_values_of_training_scripts_are_allowed(tmp_path, legacy):
+    content = {
+        "opt": argparse.Namespace(lr=0.1, name="x"),
+        "best": np.float64(81.8),
+        "history": np.arange(3.0),
+        "model": _weights(),
+    }
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+    _check_weights(read_torch(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_in_a_pickle_is_refused_by_name_and_never_runs(tmp_path, legacy):
+    canary = tmp_path / "ran"
+    content = {"model": _weights(), "extra": _Code(os.system, f"touch {canary}")}
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ValueError, match=r"x\.pth: refused.*'posix\.system'"):
+        read_torch(tmp_path / "x.pth")
+    assert not canary.exists()
+
+
+def test_code_behind_an_allowed_module_is_refused_too(tmp_path):
+    canary = tmp_path / "ran"
+    torch.save({"model": _Code(np.save, str(canary), [1])}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"refused.*'numpy\.save'"):
+        read_torch(tmp_path / "x.pth")
+    assert not list(tmp_path.glob("ran*"))
+
+
+def test_a_plain_pickle_is_not_even_opened(tmp_path):
+    canary = tmp_path / "ran"
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"w": _Code(os.system, f"touch {canary}")}))
+    with pytest.raises(ValueError, match="a Python pickle that torch.save did not write"):
+        read_torch(tmp_path / "x.pkl")
+    assert not canary.exists()
+
+
+def test_a_whole_pickled_module_says_what_to_save_instead(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"torch\.nn\.modules\.linear\.Linear.*state_dict\(\)"):
+        read_torch(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("path", [ASL_ZIP, LEGACY])
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.5, 0.99])
+def test_a_cut_off_file_is_named(tmp_path, path, share):
+    content = path.read_bytes()
+    (tmp_path / "cut.pth").write_bytes(content[: max(int(len(content) * share), 20)])
+    with pytest.raises(ValueError, match=r"cut\.pth: .*cut off or damaged.*download it again"):
+        read_torch(tmp_path / "cut.pth")
+
+
+def test_a_cut_off_safetensors_file_is_named(tmp_path):
+    save_file(_weights(), tmp_path / "x.safetensors")
+    content = (tmp_path / "x.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(content[:-4])
+    with pytest.raises(ValueError, match=r"cut\.safetensors: .*cut off or damaged"):
+        read_torch(tmp_path / "cut.safetensors")
+
+
+def test_a_flipped_bit_in_a_zip_file_is_found(tmp_path):
+    content = bytearray(ASL_ZIP.read_bytes())
+    content[60000] ^= 4
+    (tmp_path / "rotten.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"rotten\.pth: the file is damaged \(bad checksum"):
+        read_torch(tmp_path / "rotten.pth")
+
+
+def test_a_zip_file_without_checksums_is_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(_weights(), tmp_path / "x.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    _check_weights(read_torch(tmp_path / "x.pth"))
+
+
+def _zip_of_text():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "a JPEG image"),
+        (b"just some notes\n", "text that starts with 'just some notes"),
+        (b"\n<!DOCTYPE html><html>not found", "an HTML page"),
+        (b"<HTML><body>sign in", "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\x1f\x8b\x08\x00", "gzip-compressed: unpack it first"),
+        (_zip_of_text(), "zip file but no torch checkpoint; it holds readme.txt"),
+        (b"\x00\x01\x02\x03\xfe\xff", "an unknown format"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_described(tmp_path, content, message):
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"weights\.pth: .*{message}"):
+        read_torch(tmp_path / "weights.pth")
+
+
+def test_absent_files_and_folders_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth: there is no such file"):
+        read_torch(tmp_path / "none.pth")
+    with pytest.raises(ValueError, match="is a folder; give the torch file itself"):
+        read_torch(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, {}, {"model": {"name": "x"}}])
+def test_a_container_without_tensors_is_refused(content):
+    with pytest.raises(ValueError, match="holds no tensors"):
+        read_torch(content)
+
+
+def test_a_list_is_no_state_dict(tmp_path):
+    torch.save([torch.ones(1)], tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="holds a list, expected a state dict"):
+        read_torch(tmp_path / "x.pth")
+
+
+def test_without_torch_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(ImportError, match=r"pip install 'mljax\[torch\]'"):
+        read_torch(ASL_ZIP)
