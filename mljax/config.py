@@ -8,6 +8,7 @@ dotted path (`--set optimizer.peak_lr=3e-4`, `--set losses.0.kwargs.clip=0`) ove
 import ast
 import dataclasses
 import difflib
+import functools
 import inspect
 import json
 import runpy
@@ -284,7 +285,11 @@ def bind(function: Callable[..., Any], kwargs: Mapping[str, Any], what: str) -> 
     Raises:
       ValueError: naming `what`, the unknown argument and what it may have meant.
     """
-    parameters = inspect.signature(function).parameters
+    while isinstance(function, functools.partial):
+        function = function.func
+    # The metaclass of NNX modules hides the signature of their classes.
+    called = function.__init__ if inspect.isclass(function) else function
+    parameters = inspect.signature(called).parameters
     known = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
     for name in kwargs:
         if name not in known:

@@ -14,6 +14,9 @@ from mljax.config import Part, Preprocessing, bind, lookup
 from mljax.heads import HEADS
 
 
+Arrays = dict[str, Any]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """What `create_model` needs to make a network again; it is stored in checkpoints."""
@@ -114,6 +117,32 @@ def _build(spec: ModelSpec, rngs: nnx.Rngs) -> Classifier:
     model = Classifier(backbone, head, spec)
     model.eval()
     return model
+
+
+def split_model(model: Classifier) -> tuple[nnx.GraphDef, Arrays, Arrays]:
+    """Returns a network's structure, its parameters and its other arrays (running statistics).
+
+    The arrays are flat dicts by dotted path, such as `head.linear.kernel`.
+    """
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    return graph, _flat(params), _flat(rest)
+
+
+def merge_model(graph: nnx.GraphDef, params: Arrays, stats: Arrays) -> Classifier:
+    """Returns the network again; the inverse of `split_model`."""
+    flat = {
+        tuple(int(key) if key.isdigit() else key for key in path.split(".")): array
+        for path, array in {**params, **stats}.items()
+    }
+    return nnx.merge(graph, nnx.State.from_flat_path(flat))
+
+
+def _flat(state: nnx.State) -> Arrays:
+    flat = state.flat_state()
+    return {
+        ".".join(map(str, path)): variable.get_value()
+        for path, variable in zip(flat.paths, flat.leaves, strict=True)
+    }
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -5,6 +5,7 @@ https://arxiv.org/abs/2003.13630; `src/models/tresnet/tresnet.py` of Alibaba-MII
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 from flax import nnx
@@ -130,9 +131,9 @@ class TResNet(nnx.Module):
     def __init__(
         self,
         *,
-        layers: tuple[int, ...] = (3, 4, 11, 3),
+        layers: Sequence[int] = (3, 4, 11, 3),
         width: int = 64,
-        bottleneck_stages: tuple[bool, ...] = (False, False, True, True),
+        bottleneck_stages: Sequence[bool] = (False, False, True, True),
         stem_slope: float = 1e-2,
         block_slope: float = 1e-3,
         dtype: DTypeLike | None = None,

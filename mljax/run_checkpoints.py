@@ -1,0 +1,149 @@
+"""The checkpoints of a run: saved in the background, sealed, thinned out, and resumed from."""
+
+import dataclasses
+import shutil
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from mljax.checkpoint import (
+    MANIFEST,
+    DamagedCheckpointError,
+    describe,
+    seal,
+    sealed,
+    verify,
+    wait_for_all,
+)
+from mljax.config import Config
+from mljax.model import Classifier
+from mljax.train_step import TrainState
+
+
+class RunCheckpoints:
+    """The folder `checkpoints` of a workdir: one checkpoint folder a step, the newest few kept.
+
+    Opening it removes what an interrupted save left, and sets damaged checkpoints aside as
+    `damaged-<step>`, with a warning that names them.
+
+    Args:
+      folder: is made.
+      model: described in each checkpoint.
+      recipe: stored in each checkpoint.
+      keep: how many of the newest stay.
+    """
+
+    def __init__(self, folder: Path, model: Classifier, recipe: Config, *, keep: int) -> None:
+        self._folder = folder.absolute()
+        self._model = model
+        self._recipe = recipe
+        self._keep = keep
+        self._saving: Future[None] | None = None
+        if jax.process_index() == 0:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _tidy(self._folder)
+        wait_for_all("checkpoints opened")
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._background = ThreadPoolExecutor(1, "checkpoint")
+
+    def save(self, state: TrainState, progress: dict[str, Any]) -> None:
+        """Starts saving `state`, after any save still under way.
+
+        Args:
+          state: may be donated to the next step at once.
+          progress: what else the run must know to go on, as JSON.
+        """
+        self.wait()
+        path = self._folder / str(int(state.step))
+        items = {
+            "model": ocp.args.StandardSave({"params": state.params, "stats": state.stats}),
+            "training": ocp.args.StandardSave(_training(state)),
+            "progress": ocp.args.JsonSave(progress),
+        }
+        self._checkpointer.save(path, args=ocp.args.Composite(**items))
+        self._saving = self._background.submit(self._complete, path)
+
+    def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """Returns the newest state and its progress, or None if there is no checkpoint.
+
+        Args:
+          state: gives shapes and shardings.
+        """
+        steps = sealed(self._folder)
+        if not steps:
+            return None
+
+        def target(tree: Any) -> Any:  # noqa: ANN401
+            return ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
+
+        items = {
+            "model": target({"params": state.params, "stats": state.stats}),
+            "training": target(_training(state)),
+            "progress": ocp.args.JsonRestore(),
+        }
+        restored = self._checkpointer.restore(steps[-1], args=ocp.args.Composite(**items))
+        fields = _without_model(state)
+        paths, structure = jax.tree_util.tree_flatten_with_path(fields)
+        leaves = [restored["training"][_name(path)] for path, _ in paths]
+        fields = jax.tree.unflatten(structure, leaves)
+        return TrainState(**restored["model"], **fields), restored["progress"]
+
+    def wait(self) -> None:
+        """Waits for the save under way, if any; raises what went wrong in it."""
+        if self._saving is not None:
+            self._saving.result()
+            self._saving = None
+
+    def close(self) -> None:
+        """Waits, and ends the background work."""
+        self.wait()
+        self._background.shutdown()
+        self._checkpointer.close()
+
+    def _complete(self, path: Path) -> None:
+        """Describes and seals the checkpoint at `path` when it is written; removes the oldest."""
+        self._checkpointer.wait_until_finished()
+        if jax.process_index() != 0:
+            return
+        describe(path, self._model, self._recipe)
+        seal(path)
+        for old in sealed(self._folder)[: -self._keep]:
+            # Without its manifest it counts as unfinished, should this be interrupted.
+            (old / MANIFEST).unlink()
+            shutil.rmtree(old)
+
+
+def _without_model(state: TrainState) -> dict[str, Any]:
+    fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+    return {name: value for name, value in fields.items() if name not in ("params", "stats")}
+
+
+def _training(state: TrainState) -> dict[str, jax.Array]:
+    """Returns the train state without the network, as one flat dict by dotted path."""
+    leaves = jax.tree_util.tree_leaves_with_path(_without_model(state))
+    return {_name(path): leaf for path, leaf in leaves}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _tidy(folder: Path) -> None:
+    for path in folder.iterdir():
+        unsealed = path.name.isdigit() and not (path / MANIFEST).is_file()
+        if unsealed or ocp.utils.TMP_DIR_SUFFIX in path.name:
+            shutil.rmtree(path)
+    for path in reversed(sealed(folder)):
+        try:
+            verify(path)
+            return
+        except DamagedCheckpointError as error:
+            aside = path.with_name(f"damaged-{path.name}")
+            path.rename(aside)
+            warnings.warn(
+                f"{error}; it is now at {aside}, and the one before is used", stacklevel=2
+            )

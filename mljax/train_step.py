@@ -1,0 +1,227 @@
+"""What happens to the state in one step of training and one batch of evaluation."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, PyTree
+
+from mljax.config import Config, LossConfig, bind, lookup
+from mljax.losses import LOSSES
+from mljax.model import Arrays, Classifier, merge_model, split_model
+from mljax.optim import moving_average
+from mljax.sharding import batch_sharding, local_rows
+
+Batch = dict[str, Any]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "stats", "ema_params", "ema_stats", "opt_state", "skipped"],
+    meta_fields=[],
+)
+@dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """All that a run changes.
+
+    Attributes:
+      step: optimizer steps taken, skipped ones included.
+      params: parameters by dotted path.
+      stats: other arrays by dotted path: running statistics.
+      ema_params: moving average of `params`; empty without one.
+      ema_stats: moving average of `stats`.
+      opt_state: optax's.
+      skipped: steps whose update was left out because something in it was not finite.
+    """
+
+    step: Int[Array, ""]
+    params: Arrays
+    stats: Arrays
+    ema_params: Arrays
+    ema_stats: Arrays
+    opt_state: PyTree
+    skipped: Int[Array, ""]
+
+
+def make_state(
+    model: Classifier, optimizer: optax.GradientTransformation, *, ema_decay: float
+) -> TrainState:
+    """Returns the state before the first step; the average starts as a copy of the network."""
+    _, params, stats = split_model(model)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        stats=stats,
+        ema_params=jax.tree.map(jnp.copy, params) if ema_decay else {},
+        ema_stats=jax.tree.map(jnp.copy, stats) if ema_decay else {},
+        opt_state=optimizer.init(params),
+        skipped=jnp.zeros((), jnp.int32),
+    )
+
+
+def total_loss(
+    losses: tuple[LossConfig, ...], outputs: dict[str, Array], batch: Batch, *, parts: int = 1
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Returns the weighted sum of all losses, and each of them.
+
+    A loss's arguments come by name from the head's outputs and from the batch. Entries of examples
+    that are not valid count as zero.
+
+    Args:
+      losses: the recipe's.
+      outputs: of the head.
+      batch: `labels`, `valid`, ...
+      parts: micro-batches whose losses will be added up, so that a mean is one over all of them.
+
+    Raises:
+      ValueError: for a loss that reads what neither the head nor the batch has.
+    """
+    available = {**batch, **outputs}
+    terms = {}
+    for loss in losses:
+        function = lookup(LOSSES, loss.name, "loss")
+        values = function(**_arguments(loss, function, available), **loss.kwargs)
+        valid = batch["valid"]
+        if values.shape[0] == valid.shape[0]:
+            mask = valid.reshape(-1, *[1] * (values.ndim - 1))
+            values = jnp.where(mask, values, 0)
+        total = values.sum()
+        terms[loss.name] = total / (values.shape[0] * parts) if loss.reduction == "mean" else total
+    weighted = [loss.weight * terms[loss.name] for loss in losses]
+    return functools.reduce(jnp.add, weighted), terms
+
+
+def _arguments(
+    loss: LossConfig, function: Callable[..., Array], available: dict[str, Array]
+) -> dict[str, Array]:
+    parameters = inspect.signature(function).parameters.values()
+    names = [p.name for p in parameters if p.name in available and p.name not in loss.kwargs]
+    missing = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.name not in names and p.name not in loss.kwargs
+    ]
+    if missing:
+        raise ValueError(
+            f"loss {loss.name} reads {', '.join(missing)}, but the head and the batch give only "
+            f"{', '.join(sorted(available))}: choose another head or loss"
+        )
+    return {name: available[name] for name in names}
+
+
+def check_losses(losses: tuple[LossConfig, ...]) -> None:
+    """Checks names and arguments of a recipe's losses.
+
+    Raises:
+      ValueError: for no loss, the same twice, or an unknown name or argument.
+    """
+    names = [loss.name for loss in losses]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"losses: expected at least one, each once, got {names}")
+    for loss in losses:
+        bind(lookup(LOSSES, loss.name, "loss"), loss.kwargs, f"loss {loss.name}")
+
+
+def make_train_step(
+    model: Classifier, optimizer: optax.GradientTransformation, config: Config
+) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]:
+    """Returns `step(state, batch, key) -> (state, metrics)`, a pure function still to be jitted.
+
+    The metrics are `loss`, each term as `loss/<name>`, `gradient_norm` and `finite`. A step in
+    which the loss or a gradient is not finite leaves everything as it was, but for the counters.
+
+    Args:
+      model: gives the structure only.
+      optimizer: its state is in the `TrainState`.
+      config: its `losses` and `train` are read.
+    """
+    training = nnx.view(
+        model,
+        deterministic=False,
+        use_running_average=False,
+        batch_norm_groups=config.train.batch_norm_groups,
+        raise_if_not_found=False,
+    )
+    graph = nnx.graphdef(training)
+    parts = config.train.accumulation
+
+    def loss_and_statistics(
+        params: Arrays, stats: Arrays, batch: Batch, key: Array
+    ) -> tuple[Float[Array, ""], tuple[Arrays, dict[str, Array]]]:
+        network = merge_model(graph, params, stats)
+        outputs = network(batch["images"], rngs=nnx.Rngs(dropout=key))
+        loss, terms = total_loss(config.losses, outputs, batch, parts=parts)
+        return loss, (split_model(network)[2], terms)
+
+    gradients = jax.value_and_grad(loss_and_statistics, has_aux=True)
+
+    def accumulate(state: TrainState, batch: Batch, key: Array) -> tuple[Any, Arrays]:
+        """Returns ((loss, terms, gradients), statistics), summed over the micro-batches."""
+        # Every `parts`-th row: a micro-batch then lies on all devices, as the whole batch does.
+        slices = {
+            k: jnp.moveaxis(v.reshape(-1, parts, *v.shape[1:]), 1, 0) for k, v in batch.items()
+        }
+
+        def add(carry: Any, inputs: Any) -> tuple[Any, None]:  # noqa: ANN401
+            sums, stats = carry
+            index, micro = inputs
+            micro_key = jax.random.fold_in(key, index)
+            (loss, (stats, terms)), grads = gradients(state.params, stats, micro, micro_key)
+            return (jax.tree.map(jnp.add, sums, (loss, terms, grads)), stats), None
+
+        terms = {loss.name: jnp.zeros(()) for loss in config.losses}
+        zeros = (jnp.zeros(()), terms, jax.tree.map(jnp.zeros_like, state.params))
+        carry, _ = jax.lax.scan(add, (zeros, state.stats), (jnp.arange(parts), slices))
+        return carry
+
+    def step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:
+        key = jax.random.fold_in(key, state.step)
+        if parts == 1:
+            (loss, (stats, terms)), grads = gradients(state.params, state.stats, batch, key)
+        else:
+            (loss, terms, grads), stats = accumulate(state, batch, key)
+        norm = optax.global_norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = config.train.ema_decay
+        new = replace(
+            state,
+            params=params,
+            stats=stats,
+            ema_params=moving_average(state.ema_params, params, decay) if decay else {},
+            ema_stats=moving_average(state.ema_stats, stats, decay) if decay else {},
+            opt_state=opt_state,
+        )
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+        new = replace(new, step=state.step + 1, skipped=state.skipped + jnp.where(finite, 0, 1))
+        metrics = {"loss": loss, "gradient_norm": norm, "finite": finite}
+        return new, metrics | {f"loss/{name}": value for name, value in terms.items()}
+
+    return step
+
+
+def make_forward(
+    model: Classifier, mesh: Mesh
+) -> Callable[[Arrays, Arrays, Float[np.ndarray, "b h w 3"]], Float[np.ndarray, "b k"]]:
+    """Returns `forward(params, stats, images)`: this process's images to their logits."""
+    graph = nnx.graphdef(model)
+    sharding = batch_sharding(mesh)
+
+    @functools.partial(jax.jit, out_shardings=sharding)
+    def logits(params: Arrays, stats: Arrays, images: Float[Array, "b h w 3"]) -> Array:
+        return merge_model(graph, params, stats)(images)["logits"]
+
+    def forward(params: Arrays, stats: Arrays, images: np.ndarray) -> np.ndarray:
+        rows = jax.make_array_from_process_local_data(sharding, images)
+        return local_rows(logits(params, stats, rows))
+
+    return forward
