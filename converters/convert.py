@@ -19,6 +19,7 @@ from converters.table import ImportReport, Table, export_tensors, import_tensors
 from converters.tresnet import Naming, linear_head_table, tresnet_table
 from converters.verify import verify
 from mljax.backbones.tresnet import TResNet
+from mljax.checkpoint import save_model
 from mljax.config import Part, Preprocessing
 from mljax.heads import HEADS
 from mljax.heads.linear import Linear
@@ -153,7 +154,15 @@ def choose_preprocessing(
     mean: tuple[float, float, float] | None,
     std: tuple[float, float, float] | None,
 ) -> Preprocessing:
-    """Returns the system's preprocessing with what is given, or what the file's name tells."""
+    """Returns the system's preprocessing with what is given, or what the file's name tells.
+
+    Raises:
+      ValueError: for an image size below 1 or a std that is not positive.
+    """
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
+    if std is not None and min(std) <= 0:
+        raise ValueError(f"std must be positive, got {std}")
     known = detection.preprocessing
     return Preprocessing(
         image_size=image_size or _size_in_name(file.name) or known.image_size,
@@ -202,8 +211,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _run(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.output.exists():
         raise ValueError(f"{arguments.output}: exists already; name a new folder or remove it")
-    if arguments.image_size is not None and arguments.image_size < 1:
-        raise ValueError(f"--image-size must be at least 1 pixel, got {arguments.image_size}")
     names = None
     if arguments.class_names is not None:
         lines = arguments.class_names.read_text(encoding="utf-8").splitlines()
@@ -219,8 +226,6 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     facts = _describe(file, detection, model, report)
     if arguments.verify:
         facts["verified"] = _verify(model, file, arguments.source)
-    from mljax.checkpoint import save_model
-
     save_model(arguments.output, model, card=_card(facts))
     facts["written to"] = str(arguments.output)
     screen = ScreenTable(show_header=False, box=None)
@@ -238,8 +243,10 @@ def _describe(
         reasons.setdefault(reason, []).append(name)
     ignored = [f"{len(v)} ({why}), such as {v[0]}" for why, v in reasons.items()]
     names = model.class_names
-    shown = "none in the file; add --class-names FILE" if names is None else _shorten(names)
+    shown = "none; give them by --class-names FILE" if names is None else _shorten(names)
     preprocessing = model.preprocessing
+    assert preprocessing is not None
+    size = preprocessing.image_size
     return {
         "source": file.name,
         "container": file.container,
@@ -248,7 +255,11 @@ def _describe(
         "ignored": "; ".join(ignored) or "none",
         "parameters": f"{report.parameters:,}",
         "class names": shown,
-        "preprocessing": str(preprocessing),
+        "input": (
+            f"{size} x {size} px ({preprocessing.resize}), mean {preprocessing.mean}, "
+            f"std {preprocessing.std}"
+        ),
+        "assumed": detection.assumption or "nothing",
     }
 
 
@@ -279,8 +290,11 @@ def _verify(model: Classifier, file: TorchFile, source: str) -> str:
 
 
 def _card(facts: Mapping[str, str]) -> str:
+    """Returns the model card."""
     lines = [f"- {name}: {text}" for name, text in facts.items()]
-    return "\n".join(["# Converted from a torch checkpoint", "", *lines, ""])
+    use = "Use: `mljax.load_model(folder)`, or `python -m mljax.predict --checkpoint folder IMAGE`."
+    title = f"# {facts['network']}"
+    return "\n".join([title, "", "Converted from a torch checkpoint.", "", *lines, "", use, ""])
 
 
 if __name__ == "__main__":

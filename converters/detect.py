@@ -17,6 +17,11 @@ _TRESNETS: dict[tuple[tuple[int, ...], int, bool], tuple[str | None, str]] = {
     ((3, 4, 6, 3), 64, False): (None, "TResNet-S"),
     ((3, 8, 34, 5), 64, True): (None, "TResNet-XL of ML-Decoder"),
 }
+# Alibaba-MIIL/TResNet's L_V2 has the names and shapes of ImageNet21K's and ML_Decoder's L.
+_L_V2_SLOPES = (
+    "leaky slopes 1e-2 in the stem and 1e-3 in the blocks unless given, as in ImageNet21K and "
+    "ML_Decoder; the Stanford-Cars network of Alibaba-MIIL/TResNet has 1e-6 for both"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,7 @@ class Detection:
       naming: `original`, or `timm`.
       preprocessing: what the system's networks read unless told otherwise.
       description: one line for people.
+      assumption: what the file could not tell and the caller may have to, or nothing.
     """
 
     backbone: Part
@@ -38,6 +44,7 @@ class Detection:
     naming: Naming
     preprocessing: Preprocessing
     description: str
+    assumption: str = ""
 
 
 def detect(tensors: Mapping[str, np.ndarray], name: str = "the source") -> Detection:
@@ -69,6 +76,7 @@ def detect(tensors: Mapping[str, np.ndarray], name: str = "the source") -> Detec
         naming=naming,
         preprocessing=Preprocessing(image_size=224),
         description=f"{variant} ({names_text}), {head_text}, {num_classes} classes",
+        assumption=_L_V2_SLOPES if backbone.name == "tresnet_l_v2" else "",
     )
 
 

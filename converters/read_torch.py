@@ -141,7 +141,7 @@ def _check_zip(path: Path) -> None:
             members = archive.infolist()
             # torch.serialization.set_crc32_options(False) writes zeros.
             damaged = archive.testzip() if any(member.CRC for member in members) else None
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except Exception as error:  # Damaged headers raise anything, as when a name is no text.
         raise ValueError(
             f"{path}: the file is cut off or damaged ({error}); download it again"
         ) from error
@@ -165,7 +165,8 @@ def _torch_load(path: Path) -> Any:  # noqa: ANN401
     except Exception as error:  # A damaged pickle stream can raise anything.
         refused = _refused_global(error)
         if refused is None:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            unpickling = isinstance(error, pickle.UnpicklingError)
+            reason = "broken pickle" if unpickling else f"{type(error).__name__}: {error}"
             raise ValueError(
                 f"{path}: the file is cut off or damaged ({reason}); download it again"
             ) from error

@@ -107,3 +107,8 @@ def test_a_cut_down_file_is_refused_by_what_lacks(prefix, message):
     tensors = _golden("tresnet_eval", "mini_64")
     with pytest.raises(ValueError, match=message):
         detect({k: v for k, v in tensors.items() if not k.startswith(prefix)})
+
+
+def test_what_a_file_cannot_tell_is_said():
+    assert "1e-6" in detect(_full_size("in21k_l")).assumption
+    assert detect(_full_size("m")).assumption == ""

@@ -284,3 +284,21 @@ def test_without_torch_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(ImportError, match=r"pip install 'mljax\[torch\]'"):
         read_torch(ASL_ZIP)
+
+
+@pytest.mark.parametrize("path", [ASL_ZIP, LEGACY])
+def test_damage_anywhere_is_a_clear_error_or_harmless(tmp_path, path):
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    errors = 0
+    for _ in range(40):
+        damaged = bytearray(content)
+        for position in rng.integers(0, 3000, 3):  # Names and structure, rather than numbers.
+            damaged[position] ^= 1 << rng.integers(8)
+        (tmp_path / "x.pth").write_bytes(damaged)
+        try:
+            read_torch(tmp_path / "x.pth")
+        except ValueError as error:
+            assert "x.pth: " in str(error)
+            errors += 1
+    assert errors > 20
