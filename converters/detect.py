@@ -94,8 +94,9 @@ def _detect_tresnet(tensors: Mapping[str, np.ndarray], name: str) -> tuple[Part,
     uniform = bottleneck in ((False, False, True, True), (True, True, True, True))
     known, text = _TRESNETS.get((layers, width, bottleneck[0]), (None, None))
     if not uniform or text is None:
-        kinds = "".join("B" if wide else "b" for wide in bottleneck)
-        text = f"TResNet with {layers} blocks ({kinds}: B Bottleneck, b Basic), width {width}"
+        stages = " ".join(str(stage + 1) for stage in range(4) if bottleneck[stage]) or "none"
+        blocks = "+".join(map(str, layers))
+        text = f"TResNet of {blocks} blocks, Bottleneck in stages {stages}, width {width}"
     if uniform and known is not None:
         return Part(name=known), text
     kwargs = {"layers": layers, "width": width, "bottleneck_stages": bottleneck}

@@ -57,7 +57,9 @@ def test_an_unpublished_network_is_described_by_arguments():
         "width": 16,
         "bottleneck_stages": (True, True, True, True),
     }
-    assert "(1, 1, 2, 1) blocks" in detection.description
+    assert (
+        "TResNet of 1+1+2+1 blocks, Bottleneck in stages 1 2 3 4, width 16" in detection.description
+    )
 
 
 @pytest.mark.parametrize(
