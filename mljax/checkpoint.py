@@ -172,11 +172,17 @@ def describe(folder: Path, model: Classifier, recipe: Config | None, card: str =
 
 def _card(description: Description) -> str:
     spec, names = description.spec, description.class_names
-    return (
-        f"# {spec.backbone.name} with a {spec.head.name} head\n\n"
-        f"- classes: {spec.num_classes}" + (f" ({', '.join(names)})" if names else "") + "\n"
-        f"- preprocessing: {description.preprocessing}\n"
-        f"- use: `mljax.load_model(folder)` or `python -m mljax.predict --checkpoint folder IMAGE`\n"
+    classes = f"{spec.num_classes}" + (f" ({', '.join(names)})" if names else "")
+    return "\n".join(
+        [
+            f"# {spec.backbone.name} with a {spec.head.name} head",
+            "",
+            f"- classes: {classes}",
+            f"- preprocessing: {description.preprocessing}",
+            "- in Python: `mljax.load_model(folder)`",
+            "- on images: `python -m mljax.predict --checkpoint FOLDER IMAGE`",
+            "",
+        ]
     )
 
 

@@ -148,7 +148,8 @@ class TrainConfig:
     """The loop.
 
     Attributes:
-      epochs: passes over the training split; steps = round(epochs * images / batch_size).
+      epochs: passes over the training split; an epoch is images // batch_size steps, known when
+        the reader has counted them.
       ema_decay: of the averaged parameters and running statistics; 0 keeps no average.
       accumulation: micro-batches per optimizer step; the global batch is split into them.
       checkpoint_every_steps: None saves at the end of each epoch.

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -51,7 +52,7 @@ def _step(line: str) -> float:
         return math.inf
 
 
-def make_progress(*, disable: bool = False) -> Progress:
+def make_progress(console: Console) -> Progress:
     """Returns a progress bar with count, times and a `status` field."""
     return Progress(
         TextColumn("{task.description}"),
@@ -61,5 +62,6 @@ def make_progress(*, disable: bool = False) -> Progress:
         TextColumn("ETA"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[status]}"),
-        disable=disable,
+        console=console,
+        disable=not console.is_terminal,
     )

@@ -13,7 +13,6 @@ from mljax.backbones import BACKBONES
 from mljax.config import Part, Preprocessing, bind, lookup
 from mljax.heads import HEADS
 
-
 Arrays = dict[str, Any]
 
 

@@ -1,0 +1,236 @@
+"""What a training run consists of, built from its recipe and checked before the first step."""
+
+import functools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from mljax.checkpoint import load_model
+from mljax.config import Config, bind, lookup
+from mljax.data import AUGMENTATIONS, READERS
+from mljax.data.pipeline import Augmentation, Batches, eval_batches, train_batches
+from mljax.data.records import Records
+from mljax.model import Classifier, create_model, merge_model, split_model
+from mljax.optim import make_optimizer
+from mljax.sharding import batch_sharding, make_mesh, replicated, state_sharding
+from mljax.train_step import TrainState, check_losses, make_forward, make_state, make_train_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything but the loop.
+
+    Attributes:
+      config: the recipe.
+      train: the training split.
+      evaluation: the split that is evaluated.
+      model: structure, class names, preprocessing; its arrays belong to `state`.
+      mesh: the devices.
+      state: before the first step.
+      step: jitted `step(state, batch, key)`; it donates the state.
+      forward: `forward(params, stats, images)`.
+      steps_per_epoch: images // batch_size, at least 1.
+      total_steps: optimizer steps of the whole run.
+      initialized: what became of `model.init_from`, for people.
+    """
+
+    config: Config
+    train: Records
+    evaluation: Records
+    model: Classifier
+    mesh: Mesh
+    state: TrainState
+    step: Any
+    forward: Any
+    steps_per_epoch: int
+    total_steps: int
+    initialized: str
+
+    def train_batches(self, start_step: int) -> Batches:
+        """Returns this process's training batches from `start_step` on."""
+        return train_batches(
+            self.train,
+            augment=augmentations(self.config),
+            batch_size=self.config.data.batch_size,
+            seed=self.config.seed,
+            start_step=start_step,
+            **self._common(),
+        )
+
+    def eval_batches(self) -> Batches:
+        """Returns this process's batches of the evaluated split."""
+        return eval_batches(
+            self.evaluation, batch_size=self.config.data.eval_batch_size, **self._common()
+        )
+
+    def _common(self) -> dict[str, Any]:
+        data = self.config.data
+        return {
+            "preprocessing": data.preprocessing,
+            "num_workers": data.num_workers,
+            "bad_images": data.bad_images,
+            "process_index": jax.process_index(),
+            "process_count": jax.process_count(),
+        }
+
+
+def make_run(config: Config, devices: list[jax.Device] | None = None) -> Run:
+    """Returns the run of a recipe, on all devices of all processes or on `devices`.
+
+    Raises:
+      ValueError: for whatever does not fit in the recipe, the data or the devices.
+      FileNotFoundError: for data or a checkpoint that is not there.
+    """
+    mesh = make_mesh(devices)
+    check(config, mesh.size)
+    reader = functools.partial(READERS[config.data.reader.name], **config.data.reader.kwargs)
+    train, evaluation = reader(config.data.train_split), reader(config.data.eval_split)
+    if train.class_names != evaluation.class_names:
+        raise ValueError(
+            f"the splits {config.data.train_split} and {config.data.eval_split} have different "
+            f"classes: {train.class_names[:5]}... and {evaluation.class_names[:5]}..."
+        )
+    steps_per_epoch = max(len(train) // config.data.batch_size, 1)
+    cycle = config.schedule.epochs or config.train.epochs
+    optimizer = make_optimizer(
+        config.optimizer, config.schedule, max(round(cycle * steps_per_epoch), 1)
+    )
+    model, initialized = make_model(config, train.class_names)
+    state = make_state(model, optimizer, ema_decay=config.train.ema_decay)
+    shardings = state_sharding(mesh, state, fsdp=config.train.fsdp)
+    step = jax.jit(
+        make_train_step(model, optimizer, config),
+        donate_argnums=0,
+        in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+    )
+    return Run(
+        config=config,
+        train=train,
+        evaluation=evaluation,
+        model=model,
+        mesh=mesh,
+        state=jax.device_put(state, shardings),
+        step=step,
+        forward=make_forward(model, mesh),
+        steps_per_epoch=steps_per_epoch,
+        total_steps=max(round(config.train.epochs * steps_per_epoch), 1),
+        initialized=initialized,
+    )
+
+
+def check(config: Config, num_devices: int) -> None:
+    """Checks all names, arguments and sizes of a recipe, before data or devices are touched.
+
+    Raises:
+      ValueError: naming the field, what was expected and what it is.
+    """
+    data, train = config.data, config.train
+    bind(lookup(READERS, data.reader.name, "reader"), data.reader.kwargs, data.reader.name)
+    augmentations(config)
+    check_losses(config.losses)
+    micro = num_devices * train.accumulation
+    for name, value, divisor, why in (
+        ("data.batch_size", data.batch_size, micro, "devices x train.accumulation"),
+        ("data.eval_batch_size", data.eval_batch_size, num_devices, "devices"),
+        ("data.batch_size", data.batch_size, train.batch_norm_groups, "train.batch_norm_groups"),
+    ):
+        if value < 1 or divisor < 1 or value % divisor:
+            raise ValueError(
+                f"{name} must be a positive multiple of {divisor} ({why}), got {value}"
+            )
+    positive = {
+        "train.epochs": train.epochs,
+        "optimizer.peak_lr": config.optimizer.peak_lr,
+        "train.keep_checkpoints": train.keep_checkpoints,
+        "train.log_every_steps": train.log_every_steps,
+        "eval.every_epochs": config.eval.every_epochs,
+        "data.preprocessing.image_size": data.preprocessing.image_size,
+    }
+    for name, value in positive.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}")
+    if not 0 <= train.ema_decay < 1:
+        raise ValueError(f"train.ema_decay must be in [0, 1), got {train.ema_decay}")
+
+
+def augmentations(config: Config) -> list[Augmentation]:
+    """Returns the recipe's augmentations with their arguments.
+
+    Raises:
+      ValueError: for an unknown name or argument.
+    """
+    functions = []
+    for part in config.data.augment:
+        function = lookup(AUGMENTATIONS, part.name, "augmentation")
+        bind(function, part.kwargs, f"augmentation {part.name}")
+        functions.append(functools.partial(function, **part.kwargs))
+    return functions
+
+
+def make_model(config: Config, class_names: tuple[str, ...]) -> tuple[Classifier, str]:
+    """Returns the network of a recipe, and what became of `init_from`."""
+    spec = config.model
+    model = create_model(
+        spec.backbone.name,
+        spec.head.name,
+        num_classes=len(class_names),
+        backbone_kwargs=spec.backbone.kwargs,
+        head_kwargs=spec.head.kwargs,
+        dtype=None if spec.dtype == "float32" else spec.dtype,
+        rngs=nnx.Rngs(config.seed),
+    )
+    initialized = "fresh"
+    if spec.init_from is not None:
+        model, initialized = initialize_from(model, spec.init_from)
+    model.class_names = class_names
+    model.preprocessing = config.data.preprocessing
+    return model, initialized
+
+
+def initialize_from(model: Classifier, path: str) -> tuple[Classifier, str]:
+    """Returns `model` with the backbone of a checkpoint, and its head too where that fits whole.
+
+    Raises:
+      ValueError: for a checkpoint whose backbone is not the model's; all differences are listed.
+    """
+    graph, params, stats = split_model(model)
+    _, *source = split_model(load_model(path))
+    given: dict[str, Array] = source[0] | source[1]
+    wanted = params | stats
+
+    def differences(prefix: str) -> list[str]:
+        paths = [p for p in (*wanted, *(given.keys() - wanted.keys())) if p.startswith(prefix)]
+        shape = {p: [getattr(a.get(p), "shape", "nothing") for a in (wanted, given)] for p in paths}
+        return [f"{p}: expected {a}, got {b}" for p, (a, b) in shape.items() if a != b]
+
+    if problems := differences("backbone."):
+        listed = "\n  ".join(problems[:20])
+        raise ValueError(
+            f"model.init_from {path}: its backbone is not {model.spec.backbone.name} "
+            f"({len(problems)} differences)\n  {listed}"
+        )
+    prefixes = ("backbone.",) if differences("head.") else ("backbone.", "head.")
+    params = {p: given[p] if p.startswith(prefixes) else a for p, a in params.items()}
+    stats = {p: given[p] if p.startswith(prefixes) else a for p, a in stats.items()}
+    what = "backbone; the head is fresh" if len(prefixes) == 1 else "backbone and head"
+    return merge_model(graph, params, stats), f"{what}, from {path}"
+
+
+def changed_fields(old: str, new: str) -> list[str]:
+    """Returns the dotted paths in which two recipes, as JSON, differ."""
+
+    def flatten(node: Any, path: str) -> dict[str, Any]:  # noqa: ANN401
+        items = enumerate(node) if isinstance(node, list) else getattr(node, "items", list)()
+        flat = {}
+        for key, value in items:
+            flat |= flatten(value, f"{path}.{key}".lstrip("."))
+        return flat or {path: node}
+
+    a, b = flatten(json.loads(old), ""), flatten(json.loads(new), "")
+    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))

@@ -1,0 +1,383 @@
+"""Trains a recipe: `python -m mljax.train --config configs/quickstart.py --workdir runs/first`.
+
+A second call with the same workdir resumes. Exit codes: 0 done, 1 an error in the recipe, the data
+or the run (its message says what to do), 143 terminated by SIGTERM after saving a checkpoint.
+"""
+
+import argparse
+import dataclasses
+import functools
+import shutil
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from clu import parameter_overview
+from flax import nnx
+from jax.experimental import multihost_utils
+from rich.console import Console
+from rich.table import Table
+
+from mljax.checkpoint import save_model, sealed
+from mljax.config import Config, load_config, override, to_json
+from mljax.data.records import Records
+from mljax.evaluate import collect_scores
+from mljax.logs import MetricLog, make_progress
+from mljax.model import Arrays, merge_model
+from mljax.report import Evaluation, evaluate_scores, print_evaluation
+from mljax.run import Run, changed_fields, make_run
+from mljax.run_checkpoints import RunCheckpoints
+from mljax.sharding import put_batch
+from mljax.train_step import TrainState
+
+TERMINATED = 143
+
+
+class NonFiniteError(ValueError):
+    """A loss or gradient that is not finite, under the policy `stop`."""
+
+
+def fit(config: Config, workdir: str | Path, *, console: Console | None = None) -> Evaluation:
+    """Trains `config` in `workdir`, or goes on with the run that is there, to its end.
+
+    Returns:
+      The last evaluation of the better of plain and averaged weights.
+
+    Raises:
+      ValueError: for a recipe, data or devices that do not fit together.
+      NonFiniteError: see `train.non_finite`.
+    """
+    console = console or Console(quiet=jax.process_index() != 0)
+    workdir = Path(workdir)
+    run = make_run(config)
+    checkpoints = RunCheckpoints(
+        workdir / "checkpoints", run.model, config, keep=config.train.keep_checkpoints
+    )
+    state, progress = checkpoints.restore(run.state) or (run.state, {"best": None, "skipped": []})
+    start = int(state.step)
+    if jax.process_index() == 0:
+        _write_recipe(workdir, config, resumed=start > 0)
+    _print_start(run, start, console)
+    log = MetricLog(workdir, resumed_step=start) if jax.process_index() == 0 else None
+    try:
+        return _loop(run, state, progress, checkpoints, log, workdir, console)
+    finally:
+        checkpoints.close()
+        if log is not None:
+            log.close()
+
+
+def _loop(
+    run: Run,
+    state: TrainState,
+    progress: dict[str, Any],
+    checkpoints: RunCheckpoints,
+    log: MetricLog | None,
+    workdir: Path,
+    console: Console,
+) -> Evaluation:
+    """Steps from where `state` is to the end; evaluates, logs and saves on the way."""
+    train, key = run.config.train, jax.random.key(run.config.seed)
+    every = train.checkpoint_every_steps or run.steps_per_epoch
+    start = int(state.step)
+    evaluation = None
+    pending: dict[str, Any] = {}
+    began = time.monotonic()
+    with (
+        _Termination() as termination,
+        run.train_batches(start) as batches,
+        make_progress(console) as bar,
+    ):
+        task = bar.add_task("training", total=run.total_steps, completed=start, status="")
+        for step in range(start + 1, run.total_steps + 1):
+            batch = next(batches)
+            _note_skipped(batch, run.train, progress)
+            inputs = {k: v for k, v in batch.items() if k != "index"}
+            state, metrics = run.step(state, put_batch(inputs, run.mesh), key)
+            # The check waits for the step before, so that this one is already under way.
+            _check_finite(pending, run, step - 1)
+            pending = metrics
+            if log is not None and (step % train.log_every_steps == 0 or step == run.total_steps):
+                scalars = {f"train/{k}": float(v) for k, v in metrics.items() if k != "finite"}
+                scalars["train/images_per_second"] = (
+                    run.config.data.batch_size * (step - start) / (time.monotonic() - began)
+                )
+                log.write(step, scalars)
+                bar.update(task, status=f"loss {scalars['train/loss']:.4g}")
+            if _evaluation_is_due(run, step):
+                _check_finite(pending, run, step)
+                evaluation = _evaluate(run, state, step, progress, log, workdir, bar.console)
+            stop = termination.is_due(step)
+            if step % every == 0 or step == run.total_steps or stop:
+                _check_finite(pending, run, step)
+                checkpoints.save(state, progress)
+            bar.update(task, completed=step)
+            if stop:
+                checkpoints.wait()
+                raise SystemExit(TERMINATED)
+    if evaluation is None:
+        evaluation = _evaluate(run, state, run.total_steps, progress, log, workdir, console)
+    _print_end(run, state, progress, evaluation, workdir, console)
+    return evaluation
+
+
+def _evaluation_is_due(run: Run, step: int) -> bool:
+    interval = run.config.eval.every_epochs * run.steps_per_epoch
+    return step % interval == 0 or step == run.total_steps
+
+
+def _check_finite(metrics: dict[str, Any], run: Run, step: int) -> None:
+    if not metrics or bool(metrics["finite"]) or run.config.train.non_finite == "skip":
+        return
+    terms = {k.removeprefix("loss/"): float(v) for k, v in metrics.items() if k.startswith("loss/")}
+    guilty = [f"{name} is {value}" for name, value in terms.items() if not np.isfinite(value)]
+    raise NonFiniteError(
+        f"step {step}: {'; '.join(guilty) or 'all losses are finite, but a gradient is not'}. The "
+        "parameters were left as they were before this step. Lower optimizer.peak_lr, look at the "
+        "images of this step, or pass --set train.non_finite=skip to leave such steps out"
+    )
+
+
+def _note_skipped(batch: dict[str, np.ndarray], records: Records, progress: dict[str, Any]) -> None:
+    for index in batch["index"][~batch["valid"]]:
+        name = records.name(int(index))
+        if name not in progress["skipped"]:
+            progress["skipped"].append(name)
+
+
+def _evaluate(
+    run: Run,
+    state: TrainState,
+    step: int,
+    progress: dict[str, Any],
+    log: MetricLog | None,
+    workdir: Path,
+    console: Console,
+) -> Evaluation:
+    """Evaluates plain and averaged weights; keeps the network if it is the best so far."""
+    weights: dict[str, tuple[Arrays, Arrays]] = {"plain": (state.params, state.stats)}
+    if state.ema_params:
+        weights["ema"] = (state.ema_params, state.ema_stats)
+    found, skipped = {}, []
+    for name, arrays in weights.items():
+        with run.eval_batches() as batches:
+            forward = functools.partial(run.forward, *arrays)
+            scores, labels, ignored, skipped = collect_scores(forward, batches)
+        found[name] = evaluate_scores(
+            scores, labels, ignored=ignored, threshold=run.config.eval.threshold
+        )
+    figures = {name: e.mean_average_precision for name, e in found.items()}
+    better = max(figures, key=lambda name: np.nan_to_num(figures[name], nan=-1.0))
+    if log is not None:
+        log.write(step, {f"eval/mAP_{name}": value for name, value in figures.items()})
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
+    epoch = step / run.steps_per_epoch
+    bad = f", {len(skipped)} bad images skipped" if skipped else ""
+    console.print(f"epoch {epoch:g}, step {step}: mAP {shown}{bad}", highlight=False)
+    best = progress["best"]
+    if best is None or figures[better] > best["mAP"]:
+        progress["best"] = {"mAP": figures[better], "step": step, "weights": better}
+        _save_best(run, weights[better], progress["best"], workdir)
+    return found[better]
+
+
+def _save_best(
+    run: Run, arrays: tuple[Arrays, Arrays], best: dict[str, Any], workdir: Path
+) -> None:
+    """Writes the best network as `best/<step>` and removes the one before."""
+    folder = workdir / "best"
+    path = folder / str(best["step"])
+    before = sealed(folder)
+    aside = path.with_name(f"{path.name}.replaced")
+    if jax.process_index() == 0 and path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+    model = merge_model(nnx.graphdef(run.model), *arrays)
+    model.class_names, model.preprocessing = run.model.class_names, run.model.preprocessing
+    card = (
+        f"# {run.config.model.backbone.name}, {run.config.model.head.name} head\n\n"
+        f"- mAP {best['mAP']:.2f} on {run.config.data.reader.name}, split "
+        f"{run.config.data.eval_split} ({len(run.evaluation)} images)\n"
+        f"- {best['weights']} weights of step {best['step']} of {run.total_steps}\n"
+        f"- classes: {', '.join(run.train.class_names)}\n"
+        f"- preprocessing: {run.config.data.preprocessing}\n"
+    )
+    save_model(path, model, recipe=run.config, card=card)
+    if jax.process_index() == 0:
+        for old in [p for p in before if p != path] + [aside]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+class _Termination:
+    """Turns SIGTERM into a flag that all processes of a run see at the same step."""
+
+    def __enter__(self) -> "_Termination":
+        self._asked = False
+        if jax.process_count() == 1:
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if jax.process_count() == 1:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+    def is_due(self, step: int) -> bool:
+        if jax.process_count() == 1:
+            return self._asked
+        return multihost_utils.reached_preemption_sync_point(step)
+
+
+def _write_recipe(workdir: Path, config: Config, *, resumed: bool) -> None:
+    file, text = workdir / "recipe.json", to_json(config) + "\n"
+    if resumed and file.is_file() and (changed := changed_fields(file.read_text(), text)):
+        warnings.warn(
+            f"the run in {workdir} goes on with a changed recipe: {', '.join(changed)}",
+            stacklevel=3,
+        )
+    file.write_text(text)
+
+
+def _print_start(run: Run, start: int, console: Console) -> None:
+    table = Table(show_header=False, box=None)
+    for name, value in describe(run).items():
+        table.add_row(f"[bold]{name}", value)
+    if start:
+        table.add_row("[bold]resumed", f"after step {start}")
+    console.print(table)
+
+
+def describe(run: Run) -> dict[str, str]:
+    """Returns {what: text} of all that a reader asks before a run starts."""
+    data, train = run.config.data, run.config.train
+    groups: dict[str, int] = {}
+    for path, array in run.state.params.items():
+        parts = path.split(".")
+        name = ".".join(parts[: 3 if parts[1] == "stages" else 2])
+        groups[name] = groups.get(name, 0) + array.size
+    parameters = parameter_overview.count_parameters(run.state.params)
+    kinds = {device.device_kind for device in run.mesh.devices.flat}
+    return {
+        "data": f"{data.reader.name}: {len(run.train)} images to train, {len(run.evaluation)} to "
+        f"evaluate, {len(run.train.class_names)} classes",
+        "input": f"{data.batch_size} x {data.preprocessing.image_size} x "
+        f"{data.preprocessing.image_size} x 3, {run.config.model.dtype}",
+        "network": f"{run.config.model.backbone.name} + {run.config.model.head.name}, "
+        f"{parameters:,} parameters",
+        "": "\n".join(f"{name} {count:,}" for name, count in groups.items()),
+        "weights": run.initialized,
+        "losses": ", ".join(f"{x.name} ({x.reduction})" for x in run.config.losses),
+        "steps": f"{run.total_steps} ({train.epochs:g} epochs of {run.steps_per_epoch})",
+        "devices": f"{run.mesh.size} x {', '.join(kinds)}, {jax.process_count()} processes",
+    }
+
+
+def _print_end(
+    run: Run,
+    state: TrainState,
+    progress: dict[str, Any],
+    evaluation: Evaluation,
+    workdir: Path,
+    console: Console,
+) -> None:
+    print_evaluation(evaluation, run.train.class_names, console)
+    best = progress["best"]
+    console.print(
+        f"best mAP {best['mAP']:.2f}: {best['weights']} weights of step {best['step']}, in "
+        f"{workdir / 'best'}",
+        highlight=False,
+    )
+    if skipped := int(state.skipped):
+        console.print(f"{skipped} steps were left out: not finite")
+    if bad := progress["skipped"]:
+        console.print(f"{len(bad)} images could not be read: {', '.join(bad[:10])}")
+
+
+def dry_run(config: Config, console: Console) -> None:
+    """Builds everything, runs one step and one evaluation batch, prints what it found."""
+    run = make_run(config)
+    _print_start(run, 0, console)
+    key = jax.random.key(config.seed)
+    with run.train_batches(0) as batches:
+        batch = {k: v for k, v in next(batches).items() if k != "index"}
+        inputs = put_batch(batch, run.mesh)
+        began = time.monotonic()
+        step = run.step.lower(run.state, inputs, key).compile()
+        compiled = time.monotonic()
+        state, metrics = jax.block_until_ready(step(run.state, inputs, key))
+        seconds = time.monotonic() - compiled
+    with run.eval_batches() as batches:
+        batch = next(batches)
+        logits = run.forward(state.params, state.stats, batch["images"])
+    table = Table(show_header=False, box=None)
+    loss = {k: f"{float(v):.4g}" for k, v in metrics.items() if k.startswith("loss")}
+    rows = {
+        "images": f"{inputs['images'].shape} {inputs['images'].dtype}",
+        "labels": f"{inputs['labels'].shape} {inputs['labels'].dtype}",
+        "logits": f"{logits.shape} {logits.dtype}",
+        "first step": ", ".join(f"{name} {value}" for name, value in loss.items()),
+        "compilation": f"{compiled - began:.1f} s",
+        "one step": f"{seconds:.2f} s",
+        "all steps": f"about {run.total_steps * seconds / 3600:.2f} h, without waiting for data",
+    }
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}", value)
+    console.print(table)
+    _check_finite(metrics, run, 1)
+    console.print("dry run: all parts fit; nothing was written")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    arguments = _parse(argv)
+    if arguments.coordinator is not None:
+        jax.distributed.initialize(
+            arguments.coordinator, arguments.num_processes, arguments.process_id
+        )
+    console = Console(quiet=jax.process_index() != 0)
+    try:
+        config = override(load_config(arguments.config), arguments.set)
+        if arguments.seed is not None:
+            config = dataclasses.replace(config, seed=arguments.seed)
+        if arguments.dry_run:
+            dry_run(config, console)
+        elif arguments.workdir is None:
+            raise ValueError("--workdir is needed to train; --dry-run does without")
+        else:
+            fit(config, arguments.workdir, console=console)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m mljax.train", description="Trains a recipe.")
+    add = parser.add_argument
+    add("--config", type=Path, required=True, metavar="FILE", help="a recipe, as in configs/")
+    add(
+        "--workdir",
+        type=Path,
+        metavar="DIR",
+        help="for checkpoints and logs; resumes what is there",
+    )
+    add("--set", action="append", default=[], metavar="PATH=VALUE", help="override a field")
+    add("--seed", type=int, help="of initialization, order and augmentation")
+    add("--dry-run", action="store_true", help="one step and one evaluation batch; writes nothing")
+    group = parser.add_argument_group("several processes")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    group.add_argument("--num-processes", type=int, metavar="N")
+    group.add_argument("--process-id", type=int, metavar="I")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
