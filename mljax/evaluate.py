@@ -1,96 +1,61 @@
-"""Evaluates a checkpoint: mAP, per-class AP, precision, recall and F1 at a threshold."""
+"""Evaluates a checkpoint: `python -m mljax.evaluate --checkpoint FOLDER [--split S]`.
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+Prints and writes mAP, the AP of each class, and precision, recall and F1 at a threshold.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jax.experimental import multihost_utils
+from jaxtyping import Bool, Float
+from rich.console import Console
+from rich.progress import track
 
-from mljax.metrics import (
-    PrecisionRecallF1,
-    average_precision,
-    partial_average_precision,
-    precision_recall_f1,
-)
+from mljax.checkpoint import find_model, load_model, read_recipe
+from mljax.config import DataConfig, EvalConfig, bind, load_config, lookup, override
+from mljax.data import READERS
+from mljax.data.pipeline import eval_batches
+from mljax.data.records import Records
+from mljax.model import Classifier, split_model
+from mljax.report import Evaluation, evaluate_scores, metrics_json, print_evaluation
+from mljax.sharding import make_mesh, replicated
+from mljax.train_step import make_forward
+
+__all__ = ["Evaluation", "collect_scores", "evaluate", "evaluate_scores", "make_apply"]
+
+Batch = dict[str, np.ndarray]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The scores of a split and what the metrics say of them.
+def make_apply(
+    model: Classifier,
+) -> Callable[[Float[np.ndarray, "b h w 3"]], Float[np.ndarray, "b k"]]:
+    """Returns `apply(images)`: the logits, computed on all local devices.
 
-    Attributes:
-      scores: in [0, 1].
-      labels: 1 present, 0 absent, -1 unannotated.
-      ignored: entries that no metric counts besides the unannotated ones, or None.
-      threshold: that of the figures below.
-      top_k: limit of predictions per image in `top`.
-      partial: whether there are unannotated labels. Then all figures are over annotated entries,
-        and the AP of a class without annotations of both kinds is nan.
-      average_precision: of each class, in [0, 1].
-      mean_average_precision: in percent; nan if partial labels define it for no class.
-      overall: at the threshold.
-      top: at the threshold, among the highest `top_k` scores of each image.
+    The images are split over the devices, so their number must be a multiple of the devices'.
     """
-
-    scores: Float[np.ndarray, "n k"]
-    labels: Shaped[np.ndarray, "n k"]
-    ignored: Bool[np.ndarray, "n k"] | None
-    threshold: float
-    top_k: int
-    partial: bool
-    average_precision: Float[np.ndarray, " k"]
-    mean_average_precision: float
-    overall: PrecisionRecallF1
-    top: PrecisionRecallF1
+    mesh = make_mesh(jax.local_devices())
+    _, params, stats = split_model(model)
+    params, stats = jax.device_put((params, stats), replicated(mesh))
+    forward = make_forward(model, mesh)
+    return lambda images: forward(params, stats, images)
 
 
-def evaluate_scores(
-    scores: Float[np.ndarray, "n k"],
-    labels: Shaped[np.ndarray, "n k"],
-    *,
-    ignored: Bool[np.ndarray, "n k"] | None = None,
-    threshold: float = 0.8,
-    top_k: int = 3,
-) -> Evaluation:
-    """Returns the metrics of a split: Alibaba-MIIL/ASL's, or over annotated entries if partial.
-
-    Args:
-      scores: probabilities.
-      labels: 1 present, 0 absent, -1 unannotated.
-      ignored: entries to leave out.
-      threshold: a class is predicted where its score is above.
-      top_k: how many predictions an image may have in `Evaluation.top`.
-
-    Raises:
-      ValueError: for what is no array of scores and labels; see `mljax.metrics`.
-    """
-    partial = bool((labels < 0).any())
-    uncounted = ignored
-    if partial:
-        uncounted = labels < 0 if ignored is None else ignored | (labels < 0)
-        ap = partial_average_precision(scores, labels, ignored=ignored)
-    else:
-        ap = average_precision(scores, labels, ignored=ignored)
-    defined = ap[~np.isnan(ap)]
-    return Evaluation(
-        scores=scores,
-        labels=labels,
-        ignored=ignored,
-        threshold=threshold,
-        top_k=top_k,
-        partial=partial,
-        average_precision=ap,
-        mean_average_precision=100 * float(defined.mean()) if defined.size else float("nan"),
-        overall=precision_recall_f1(scores, labels, ignored=uncounted, threshold=threshold),
-        top=precision_recall_f1(
-            scores, labels, ignored=uncounted, threshold=threshold, top_k=top_k
-        ),
-    )
+def whole_batch(rows: int) -> int:
+    """Returns the least batch size that has `rows` rows and is a multiple of the devices."""
+    devices = jax.local_device_count()
+    return -(-rows // devices) * devices
 
 
 def collect_scores(
-    score: Callable[[dict[str, np.ndarray]], Mapping[str, Any]],
+    apply: Callable[[Float[np.ndarray, "b h w 3"]], Any],
     batches: Iterable[dict[str, np.ndarray]],
 ) -> tuple[
     Float[np.ndarray, "n k"],
@@ -100,23 +65,30 @@ def collect_scores(
 ]:
     """Returns what the network says of every image, in the order of the records.
 
+    With several hosts, each gives its own batches, equally many, and all get the whole result.
+
     Args:
-      score: a batch to the same batch with `scores`, in [0, 1], in place of the images, as
-        `mljax.train_step.make_eval_step` does it; with several hosts it takes this host's rows
-        and returns everybody's.
+      apply: this host's images to their logits `[b, k]`, as a numpy or jax array.
       batches: of `mljax.data.pipeline.eval_batches`.
 
     Returns:
-      Scores, labels, the `ignored` mask or None, and the record numbers of bad images that were
-      skipped, which the arrays leave out.
+      Scores (the sigmoid of the logits, float32), labels, the `ignored` mask or None, and the
+      record numbers of bad images that were skipped, which the arrays leave out.
 
     Raises:
-      ValueError: if there is no valid image.
+      ValueError: if no batch has a valid image.
     """
-    rows = [{key: np.asarray(value) for key, value in score(batch).items()} for batch in batches]
-    if not rows:
+    columns: dict[str, list[np.ndarray]] = {}
+    for batch in batches:
+        logits = np.asarray(apply(batch["images"]), np.float32)
+        row = {key: value for key, value in batch.items() if key != "images"}
+        for key, value in (row | {"scores": sigmoid(logits)}).items():
+            columns.setdefault(key, []).append(value)
+    if not columns:
         raise ValueError("nothing to evaluate: there is no batch")
-    table = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+    table = {key: np.concatenate(values) for key, values in columns.items()}
+    if jax.process_count() > 1:
+        table = multihost_utils.process_allgather(table, tiled=True)
     order = np.argsort(table["index"], kind="stable")
     table = {key: value[order] for key, value in table.items()}
     valid = table["valid"]
@@ -125,3 +97,175 @@ def collect_scores(
         raise ValueError(f"nothing to evaluate: all {len(skipped)} images were skipped as bad")
     ignored = table["ignored"][valid] if "ignored" in table else None
     return table["scores"][valid], table["labels"][valid], ignored, skipped
+
+
+def sigmoid(logits: Float[np.ndarray, "b k"]) -> Float[np.ndarray, "b k"]:
+    """Returns the scores of float32 logits, in [0, 1]."""
+    # exp of a large argument overflows to infinity; its reciprocal, 0, is the right limit.
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-logits))
+
+
+def evaluate(
+    model: Classifier, data: DataConfig, *, split: str, threshold: float = 0.8, top_k: int = 3
+) -> tuple[Evaluation, tuple[str, ...], list[str]]:
+    """Runs a network over a split on all local devices.
+
+    Classes are matched by name where the network knows its names. If the split has other names,
+    they are matched by position, with a warning.
+
+    Args:
+      model: in eval mode.
+      data: the reader, the preprocessing and what becomes of bad images.
+      split: of the reader.
+      threshold: a class is predicted where its score is above.
+      top_k: how many predictions an image may have in `Evaluation.top`.
+
+    Returns:
+      The figures, the class names in their order, and the names of skipped bad images.
+
+    Raises:
+      ValueError: if the reader does not give such data, or with another number of classes.
+    """
+    reader = lookup(READERS, data.reader.name, "reader")
+    bind(reader, data.reader.kwargs, f"reader {data.reader.name}")
+    records, class_names = _in_order_of(model, reader(split, **data.reader.kwargs))
+    batches = eval_batches(
+        records,
+        preprocessing=data.preprocessing,
+        batch_size=whole_batch(data.eval_batch_size),
+        num_workers=data.num_workers,
+        bad_images=data.bad_images,
+    )
+    with batches:
+        total = -(-len(records) // whole_batch(data.eval_batch_size))
+        shown = _with_progress(batches, total)
+        scores, labels, ignored, skipped = collect_scores(make_apply(model), shown)
+    found = evaluate_scores(scores, labels, ignored=ignored, threshold=threshold, top_k=top_k)
+    return found, class_names, [records.name(index) for index in skipped]
+
+
+def _with_progress(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    yield from track(batches, "evaluating", total, console=console, disable=hidden, transient=True)
+
+
+def _in_order_of(model: Classifier, records: Records) -> tuple[Records, tuple[str, ...]]:
+    """Returns the records with the columns of their labels in the order of the logits."""
+    if len(records.class_names) != model.spec.num_classes:
+        raise ValueError(
+            f"the network has {model.spec.num_classes} classes, the split has "
+            f"{len(records.class_names)} ({', '.join(records.class_names[:5])}, ...): evaluate it "
+            "on the data set it was made for"
+        )
+    names = model.class_names
+    if names is None or names == records.class_names:
+        return records, records.class_names
+    if set(names) != set(records.class_names) or len(set(names)) < len(names):
+        pairs = zip(names, records.class_names, strict=True)
+        differing = [f"{a} / {b}" for a, b in pairs if a != b]
+        warnings.warn(
+            f"{len(differing)} classes of the network have another name in the split, such as "
+            f"{differing[0]}; they are matched by position",
+            stacklevel=3,
+        )
+        return records, names
+    columns = [records.class_names.index(name) for name in names]
+    labels = np.stack([np.asarray(row)[columns] for row in records.labels])
+    ignored = None if records.ignored is None else records.ignored[:, columns]
+    records = dataclasses.replace(records, labels=labels, ignored=ignored, class_names=names)
+    return records, names
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    arguments = _parse(argv)
+    try:
+        _run(arguments, Console())
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> None:
+    checkpoint = find_model(arguments.checkpoint)
+    model = load_model(checkpoint)
+    data, defaults = _resolve(checkpoint, model, arguments)
+    split = arguments.split or data.eval_split
+    threshold = defaults.threshold if arguments.threshold is None else arguments.threshold
+    found, class_names, skipped = evaluate(
+        model, data, split=split, threshold=threshold, top_k=arguments.top_k
+    )
+    console.print(f"{checkpoint}: {data.reader.name}, split {split}", highlight=False)
+    print_evaluation(found, class_names, console)
+    for name in skipped:
+        console.print(f"skipped, cannot be read: {name}", highlight=False, markup=False)
+    output = arguments.output or _default_output(arguments.checkpoint, checkpoint)
+    figures = {"checkpoint": str(checkpoint), "reader": data.reader.name, "split": split}
+    figures |= metrics_json(found, class_names) | {"skipped": skipped}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(figures, indent=2) + "\n")
+    console.print(f"written to {output}", highlight=False, markup=False)
+
+
+def _resolve(
+    checkpoint: Path, model: Classifier, arguments: argparse.Namespace
+) -> tuple[DataConfig, EvalConfig]:
+    """Returns the data and the defaults of the recipe, with the command's changes.
+
+    The network's own preprocessing comes before the recipe's, and the command's before both.
+    """
+    recipe = read_recipe(checkpoint)
+    if arguments.config is not None:
+        recipe = load_config(arguments.config)
+    if recipe is None:
+        raise ValueError(
+            f"{checkpoint} holds no recipe that would say where the images are; name one by "
+            "--config FILE, such as those in configs/"
+        )
+    if model.preprocessing is not None:
+        data = dataclasses.replace(recipe.data, preprocessing=model.preprocessing)
+        recipe = dataclasses.replace(recipe, data=data)
+    recipe = override(recipe, [f"data.{assignment}" for assignment in arguments.data])
+    return recipe.data, recipe.eval
+
+
+def _default_output(given: Path, checkpoint: Path) -> Path:
+    """Returns a file in the workdir, or beside the checkpoint, whose own files are sealed."""
+    if given.absolute() != checkpoint:
+        return given / "metrics.json"
+    return checkpoint.with_name(f"{checkpoint.name}.metrics.json")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m mljax.evaluate",
+        description="Evaluates a checkpoint on a split of a data set.",
+    )
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, help="a checkpoint folder, or a run's workdir")
+    add("--split", help="of the data set; default: the recipe's data.eval_split")
+    add("--config", metavar="FILE", help="a recipe to use in place of the checkpoint's")
+    add(
+        "--data",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="PATH=VALUE",
+        help="change the recipe's data, as reader.kwargs.root=/my/coco or eval_batch_size=8",
+    )
+    add("--threshold", type=float, help="predicted above; default: the recipe's eval.threshold")
+    add("--top-k", type=int, default=3, help="predictions per image in the second row (3)")
+    add(
+        "--output",
+        type=Path,
+        metavar="FILE.json",
+        help="default: metrics.json in the workdir, or NAME.metrics.json beside a checkpoint",
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,12 +1,22 @@
 """Evaluation in memory, and the command on a miniature checkpoint."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mljax.evaluate import collect_scores, evaluate_scores
-from mljax.metrics import average_precision, partial_average_precision, precision_recall_f1
+from mljax.checkpoint import save_model
+from mljax.data.digits import CLASS_NAMES, digits
+from mljax.evaluate import collect_scores, evaluate, evaluate_scores, main
+from mljax.metrics import (
+    average_precision,
+    mean_average_precision,
+    partial_average_precision,
+    precision_recall_f1,
+)
+from tests import miniature
 
 
 def _scores_and_labels(n=20, k=4):
@@ -31,19 +41,17 @@ def _batches(labels, *, invalid=(), ignored=None, size=8):
         yield batch
 
 
-def _score(batch):
-    number = jnp.asarray(batch["images"][:, 0, 0, :1])
-    logits = jnp.concatenate([number / 10, -number, 0 * number, number - 5], axis=1)
-    rest = {key: value for key, value in batch.items() if key != "images"}
-    return rest | {"scores": jax.nn.sigmoid(logits)}
+def _apply(images):
+    number = images[:, 0, 0, :1]
+    return np.concatenate([number / 10, -number, 0 * number, number - 5], axis=1)
 
 
-def test_collected_scores_are_in_the_order_of_the_records_without_the_padding():
+def test_collected_scores_are_sigmoids_in_the_order_of_the_records():
     _, labels = _scores_and_labels()
-    batches = reversed(list(_batches(labels)))
-    scores, collected, ignored, skipped = collect_scores(_score, batches)
+    scores, collected, ignored, skipped = collect_scores(_apply, _batches(labels))
     np.testing.assert_array_equal(collected, labels)
-    np.testing.assert_allclose(scores[:, 0], jax.nn.sigmoid(jnp.arange(20) / 10), rtol=1e-6)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores[:, 0], jax.nn.sigmoid(np.arange(20) / 10), rtol=1e-6)
     assert ignored is None
     assert skipped == []
 
@@ -52,19 +60,25 @@ def test_skipped_images_are_left_out_and_named():
     _, labels = _scores_and_labels()
     mask = labels > 0
     batches = _batches(labels, invalid=[3, 17], ignored=mask)
-    scores, collected, ignored, skipped = collect_scores(_score, batches)
+    scores, collected, ignored, skipped = collect_scores(_apply, batches)
     assert skipped == [3, 17]
     assert len(scores) == 18
     np.testing.assert_array_equal(collected, np.delete(labels, [3, 17], axis=0))
     np.testing.assert_array_equal(ignored, np.delete(mask, [3, 17], axis=0))
 
 
+def test_extreme_logits_give_scores_of_zero_and_one():
+    _, labels = _scores_and_labels()
+    scores, *_ = collect_scores(lambda x: 1e4 * (_apply(x) - 0.55), _batches(labels))
+    assert set(np.unique(scores)) == {0.0, 1.0}
+
+
 def test_nothing_to_evaluate_raises():
     _, labels = _scores_and_labels(3)
     with pytest.raises(ValueError, match="all 3 images were skipped"):
-        collect_scores(_score, _batches(labels, invalid=[0, 1, 2]))
+        collect_scores(_apply, _batches(labels, invalid=[0, 1, 2]))
     with pytest.raises(ValueError, match="there is no batch"):
-        collect_scores(_score, [])
+        collect_scores(_apply, [])
 
 
 def test_evaluation_holds_the_metrics_of_complete_labels():
@@ -98,3 +112,127 @@ def test_evaluation_of_partial_labels_counts_annotated_entries():
 def test_evaluation_that_partial_labels_leave_undefined_is_nan():
     scores, labels = _scores_and_labels()
     assert np.isnan(evaluate_scores(scores, np.where(labels > 0, 1, -1)).mean_average_precision)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "model"
+    return save_model(folder, miniature.model(), recipe=miniature.recipe())
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("converted") / "model", miniature.model())
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """Returns scores and labels of the recipe's split, by the network called directly."""
+    records = digits("val", num_images=20)
+    images = jnp.asarray(records.images / np.float32(255))
+    model = miniature.model()
+    # Compiled: operation by operation it takes much longer.
+    scores = jax.jit(lambda images: jax.nn.sigmoid(model(images)["logits"]))(images)
+    return np.asarray(scores), records.labels
+
+
+def test_command_prints_and_writes_the_figures(checkpoint, expected, tmp_path, capsys):
+    output = tmp_path / "new" / "figures.json"
+    assert main(["--checkpoint", str(checkpoint), "--output", str(output)]) == 0
+    figures = json.loads(output.read_text())
+    scores, labels = expected
+    score = mean_average_precision(scores, labels)
+    assert figures["mAP"] == pytest.approx(score)
+    ap = average_precision(scores, labels)
+    assert [row["AP"] for row in figures["classes"]] == pytest.approx((100 * ap).tolist())
+    assert [row["name"] for row in figures["classes"]] == list(CLASS_NAMES)
+    assert [row["positives"] for row in figures["classes"]] == labels.sum(axis=0).tolist()
+    found = precision_recall_f1(scores, labels, threshold=0.6)
+    assert figures["threshold"] == 0.6
+    assert figures["overall"]["CF1"] == pytest.approx(found.CF1)
+    top = precision_recall_f1(scores, labels, threshold=0.6, top_k=3)
+    assert figures["top"]["OR"] == pytest.approx(top.OR)
+    assert (figures["images"], figures["split"], figures["skipped"]) == (20, "val", [])
+    shown = capsys.readouterr().out
+    assert f"mAP {score:.2f} on 20 images" in shown
+    assert "seven" in shown
+    assert f"{found.OF1:.2f}" in shown
+
+
+def test_command_takes_split_threshold_top_k_and_data(checkpoint, tmp_path):
+    output = tmp_path / "figures.json"
+    options = "--split test --threshold 0.25 --top-k 2 --data reader.kwargs.num_images=5"
+    assert main(f"--checkpoint {checkpoint} --output {output} {options}".split()) == 0
+    figures = json.loads(output.read_text())
+    assert (figures["images"], figures["split"]) == (5, "test")
+    assert (figures["threshold"], figures["top_k"]) == (0.25, 2)
+
+
+def test_figures_lie_beside_the_sealed_checkpoint(checkpoint):
+    assert main(["--checkpoint", str(checkpoint)]) == 0
+    assert checkpoint.with_name("model.metrics.json").is_file()
+    assert main(["--checkpoint", str(checkpoint)]) == 0
+
+
+def test_converted_checkpoint_needs_a_recipe_for_its_data(converted, tmp_path, capsys):
+    assert main(["--checkpoint", str(converted)]) == 1
+    assert "--config FILE" in capsys.readouterr().err
+    config = tmp_path / "config.py"
+    config.write_text("from tests import miniature\nget_config = miniature.recipe\n")
+    assert main(["--checkpoint", str(converted), "--config", str(config)]) == 0
+
+
+def test_missing_checkpoint_is_an_error_in_one_line(tmp_path, capsys):
+    assert main(["--checkpoint", str(tmp_path)]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: no checkpoint at {tmp_path}")
+    assert shown.count("\n") == 1
+
+
+def test_unknown_data_path_is_an_error(checkpoint, capsys):
+    assert main(["--checkpoint", str(checkpoint), "--data", "reader.name=didgits"]) == 1
+    assert "did you mean digits" in capsys.readouterr().err
+
+
+def test_classes_are_matched_by_name(expected):
+    order = [3, 1, 0, 2, 4, 5, 6, 7, 8, 9]
+    model = miniature.model(class_names=tuple(CLASS_NAMES[c] for c in order))
+    found, names, _ = evaluate(model, miniature.recipe().data, split="val")
+    assert names == model.class_names
+    np.testing.assert_array_equal(found.labels, expected[1][:, order])
+
+
+def test_other_class_names_are_matched_by_position_with_a_warning(expected):
+    model = miniature.model(class_names=("null", *CLASS_NAMES[1:]))
+    with pytest.warns(UserWarning, match="1 classes .* null / zero"):
+        found, names, _ = evaluate(model, miniature.recipe().data, split="val")
+    assert names == model.class_names
+    np.testing.assert_array_equal(found.labels, expected[1])
+
+
+def _csv(folder):
+    """Writes five photos and a bad one, with partial labels; returns data that reads them."""
+    for number in range(5):
+        miniature.save_photo(folder / f"{number}.png", number)
+    (folder / "bad.png").write_bytes(b"no image")
+    rows = [f"{n}.png," + ",".join(str((n + c) % 3 - 1) for c in range(10)) for n in range(5)]
+    header = ",".join(["image", *CLASS_NAMES])
+    (folder / "val.csv").write_text("\n".join([header, *rows, "bad.png" + ",1" * 10]) + "\n")
+    reader = miniature.part("csv", root=str(folder), class_names=CLASS_NAMES)
+    return miniature.recipe(reader=reader, bad_images="skip").data
+
+
+def test_bad_images_are_skipped_by_name(tmp_path):
+    found, _, skipped = evaluate(miniature.model(), _csv(tmp_path), split="val")
+    assert [name.rsplit("/")[-1] for name in skipped] == ["bad.png"]
+    assert found.labels.shape == (5, 10)
+    assert found.partial
+
+
+def test_other_number_of_classes_raises(tmp_path):
+    data = _csv(tmp_path)
+    (tmp_path / "val.csv").write_text("image,cat,dog\n0.png,1,0\n")
+    reader = miniature.part("csv", root=str(tmp_path), class_names=("cat", "dog"))
+    data = miniature.recipe(reader=reader).data
+    with pytest.raises(ValueError, match="10 classes, the split has 2"):
+        evaluate(miniature.model(), data, split="val")

@@ -1,0 +1,69 @@
+"""A network and a recipe small enough for the tests of commands."""
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from mljax.config import (
+    Config,
+    DataConfig,
+    EvalConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Preprocessing,
+    TrainConfig,
+    part,
+)
+from mljax.data.digits import CLASS_NAMES
+from mljax.model import ModelSpec, abstract_model, merge_model, split_model
+
+BACKBONE = part("tresnet_m", layers=(1, 1, 1, 1), width=8)
+PREPROCESSING = Preprocessing(image_size=32)
+
+
+def model(*, class_names=CLASS_NAMES, preprocessing=PREPROCESSING):
+    """Returns a TResNet of ten classes whose scores differ between images and classes.
+
+    Its arrays are filled here, since initializing them would be compiled first.
+    """
+    spec = ModelSpec(backbone=BACKBONE, head=part("linear"), num_classes=10)
+    graph, params, stats = split_model(abstract_model(spec))
+    rng = np.random.default_rng(0)
+
+    def fill(path, shape):
+        if len(shape) > 1:
+            gain = 10 if path.startswith("head") else 1
+            return rng.normal(0, gain * np.sqrt(2 / np.prod(shape[:-1])), shape)
+        return np.full(shape, path.endswith(("scale", "var")))
+
+    arrays = [
+        {path: jnp.asarray(fill(path, x.shape), jnp.float32) for path, x in part_.items()}
+        for part_ in (params, stats)
+    ]
+    network = merge_model(graph, *arrays)
+    network.class_names = class_names
+    network.preprocessing = preprocessing
+    return network
+
+
+def recipe(**data):
+    """Returns a recipe for it on 20 canvases of digits."""
+    reader = part("digits", num_images=20)
+    fields = {"reader": reader, "preprocessing": PREPROCESSING} | data
+    return Config(
+        data=DataConfig(batch_size=8, eval_batch_size=8, **fields),
+        model=ModelConfig(backbone=BACKBONE),
+        losses=(LossConfig(name="asymmetric_loss"),),
+        optimizer=OptimizerConfig(peak_lr=1e-3),
+        train=TrainConfig(epochs=1.0),
+        eval=EvalConfig(threshold=0.6),
+    )
+
+
+def save_photo(path, seed=0, size=(60, 40)):
+    """Writes a smooth random picture; returns its path."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(coarse).resize(size).save(path)
+    return path
