@@ -6,7 +6,7 @@ one object of it is annotated, crowds included, as in Alibaba-MIIL/ASL helper_fu
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def _annotation_file(split: str, root: Path, year: int | None) -> Path:
 def _parse(path: Path) -> tuple[tuple[str, ...], dict[int, int], dict[int, str], np.ndarray]:
     """Returns class names, {category id: column}, {image id: file}, and `[n, 2]` id pairs."""
     try:
-        content: Mapping[str, Any] = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_hook=_without_outlines)
         names = tuple(category["name"] for category in content["categories"])
         columns = {c["id"]: column for column, c in enumerate(content["categories"])}
         files = {image["id"]: image["file_name"] for image in content["images"]}
@@ -93,6 +93,12 @@ def _parse(path: Path) -> tuple[tuple[str, ...], dict[int, int], dict[int, str],
                 "which are not both in the file"
             )
     return names, columns, files, np.array(flat, np.int64).reshape(-1, 2)
+
+
+def _without_outlines(thing: dict[str, Any]) -> dict[str, Any]:
+    """Drops, while parsing, what makes up most of the file and most of its memory."""
+    thing.pop("segmentation", None)
+    return thing
 
 
 def _select(known: list[int], wanted: Sequence[int] | str | Path, path: Path) -> list[int]:
