@@ -58,10 +58,12 @@ class Table:
     Attributes:
       rows: all of them are needed.
       unused: sources that may be there and that nothing reads: {name: reason}.
+      kept: paths in the network that the source does not hold, left as they are: {path: reason}.
     """
 
     rows: tuple[Row, ...]
     unused: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
 
 
 def join(*tables: Table) -> Table:
@@ -69,6 +71,7 @@ def join(*tables: Table) -> Table:
     return Table(
         rows=tuple(row for table in tables for row in table.rows),
         unused={name: reason for table in tables for name, reason in table.unused.items()},
+        kept={path: reason for table in tables for path, reason in table.kept.items()},
     )
 
 
@@ -102,7 +105,7 @@ def import_tensors(
       ValueError: if a tensor is missing, left over or misshapen, or a variable stays empty; one
         message lists them all.
     """
-    variables = _variables(model)
+    variables = _variables(model, table)
     values: dict[str, np.ndarray] = {}
     problems: list[str] = []
     for entry in table.rows:
@@ -136,7 +139,7 @@ def export_tensors(table: Table, model: nnx.Module) -> dict[str, np.ndarray]:
     Raises:
       ValueError: if the table and the network do not have the same variables.
     """
-    variables = _variables(model)
+    variables = _variables(model, table)
     targets = {target for entry in table.rows for target in entry.targets}
     if targets != variables.keys():
         different = sorted(targets ^ variables.keys())
@@ -150,10 +153,11 @@ def export_tensors(table: Table, model: nnx.Module) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _variables(model: nnx.Module) -> dict[str, nnx.Variable]:
-    """Returns {dotted path: variable} of everything but random streams."""
+def _variables(model: nnx.Module, table: Table) -> dict[str, nnx.Variable]:
+    """Returns {dotted path: variable} of everything but random streams and what is kept."""
     state = nnx.state(model, nnx.Not(nnx.RngState))
-    return {".".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
+    paths = {".".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
+    return {path: variable for path, variable in paths.items() if path not in table.kept}
 
 
 def _convert_row(

@@ -1,0 +1,259 @@
+"""ML-Decoder: one decoder layer in which group queries read the feature map.
+
+Ridnik et al., "ML-Decoder: Scalable and Versatile Classification Head",
+https://arxiv.org/abs/2111.12933; Alibaba-MIIL/ML_Decoder ml_decoder.py.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from mljax.layers import at_least_float32, torch_uniform_init
+
+
+class Frozen(nnx.Variable):
+    """An array that is saved with the parameters but never trained."""
+
+
+def _linear(inputs: int, outputs: int, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.Linear:
+    init = torch_uniform_init(inputs)
+    return nnx.Linear(inputs, outputs, kernel_init=init, bias_init=init, dtype=dtype, rngs=rngs)
+
+
+class CrossAttention(nnx.Module):
+    """torch's multi-head attention of queries over a memory, with its initialization.
+
+    Vaswani et al., "Attention Is All You Need", section 3.2, https://arxiv.org/abs/1706.03762;
+    torch.nn.MultiheadAttention.
+
+    Args:
+      dropout: share of the attention weights that training drops.
+
+    Raises:
+      ValueError: for a number of features that `num_heads` does not divide.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_heads: int,
+        *,
+        dropout: float,
+        dtype: DTypeLike | None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if num_features % num_heads:
+            raise ValueError(
+                f"embedding_size must be a multiple of num_heads, got {num_features} for "
+                f"{num_heads} heads; the published heads have 768 and 8"
+            )
+
+        def linear(kernel_init: nnx.Initializer) -> nnx.Linear:
+            return nnx.Linear(
+                num_features, num_features, kernel_init=kernel_init, dtype=dtype, rngs=rngs
+            )
+
+        # torch draws the three as one xavier-uniform matrix [3d, d]: +-sqrt(6 / 4d).
+        stacked_init = nnx.initializers.variance_scaling(0.5, "fan_in", "uniform")
+        self.query = linear(stacked_init)
+        self.key = linear(stacked_init)
+        self.value = linear(stacked_init)
+        self.out = linear(torch_uniform_init(num_features))
+        self.dropout = nnx.Dropout(dropout)
+        self.num_heads = num_heads
+
+    def __call__(
+        self,
+        queries: Float[Array, "r g d"],
+        memory: Float[Array, "b n d"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "b g d"]:
+        """Returns what each query reads; queries of one row (r = 1) serve every image."""
+        # jax.nn.dot_product_attention has no dropout, cannot share queries between images and
+        # rounds float64 to float32; these einsums are as fast.
+        query, key, value = (
+            x.reshape(*x.shape[:2], self.num_heads, -1)
+            for x in (self.query(queries), self.key(memory), self.value(memory))
+        )
+        query = query * query.shape[-1] ** -0.5
+        scores = at_least_float32(jnp.einsum("bghd,bnhd->bhgn", query, key))
+        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+        read = jnp.einsum("bhgn,bnhd->bghd", self.dropout(weights, rngs=rngs), value)
+        return self.out(read.reshape(*read.shape[:2], -1))
+
+
+class DecoderLayer(nnx.Module):
+    """A transformer decoder layer without self-attention, normalized after each residual sum."""
+
+    def __init__(
+        self,
+        num_features: int,
+        num_heads: int,
+        feed_forward_size: int,
+        *,
+        dropout: float,
+        dtype: DTypeLike | None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        def norm() -> nnx.LayerNorm:
+            return nnx.LayerNorm(
+                num_features, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs
+            )
+
+        self.attention = CrossAttention(
+            num_features, num_heads, dropout=dropout, dtype=dtype, rngs=rngs
+        )
+        self.expand = _linear(num_features, feed_forward_size, dtype, rngs)
+        self.reduce = _linear(feed_forward_size, num_features, dtype, rngs)
+        self.norm1, self.norm2, self.norm3 = norm(), norm(), norm()
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(
+        self,
+        queries: Float[Array, "g d"],
+        memory: Float[Array, "b n d"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "b g d"]:
+        """Returns the decoded queries of every image."""
+        # Only dropout makes the queries differ between images; without it one row is enough.
+        rows = 1 if self.dropout.deterministic else memory.shape[0]
+        x = jnp.broadcast_to(queries[None], (rows, *queries.shape))
+        # Parity: the queries are added to themselves, where a decoder has its self-attention.
+        x = self.norm1(x + self.dropout(x, rngs=rngs))
+        read = self.attention(x, memory, rngs=rngs)
+        x = self.norm2(x + self.dropout(read, rngs=rngs))
+        hidden = self.dropout(jax.nn.relu(self.expand(x)), rngs=rngs)
+        return self.norm3(x + self.dropout(self.reduce(hidden), rngs=rngs))
+
+
+class MLDecoder(nnx.Module):
+    """A group of classes shares one query; each class reads its logit from its group's query.
+
+    With D = ceil(k / num_groups), class c belongs to group c // D. In zero-shot mode every class
+    has its own query, made of its word vector, and all share one weight vector: classes without
+    training images are scored by `with_word_vectors`.
+
+    Ridnik et al. 2021, section 2.2 and equations 5 to 7, https://arxiv.org/abs/2111.12933;
+    Alibaba-MIIL/ML_Decoder ml_decoder.py. Parity: D is int(k / num_groups + 0.999), which is too
+    small for very unequal numbers; the original fails in the forward pass then.
+
+    Args:
+      num_groups: queries; None takes 100, or one per class if there are fewer.
+      embedding_size: width of queries and memory, a multiple of `num_heads`.
+      dropout: in [0, 1), active in training.
+      train_queries: train the queries, which the published networks keep at their random start.
+      word_vectors: `[k, w]`, or the path of an .npy file that holds it: zero-shot mode.
+      word_vector_size: w, for zero-shot mode with word vectors that come later, from a checkpoint
+        or by `with_word_vectors`; until then the logits are nan.
+
+    Raises:
+      ValueError: for groups that cannot hold the classes, an `embedding_size` that `num_heads`
+        does not divide, or word vectors of another number of classes.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        num_groups: int | None = None,
+        embedding_size: int = 768,
+        num_heads: int = 8,
+        feed_forward_size: int = 2048,
+        dropout: float = 0.1,
+        train_queries: bool = False,
+        word_vectors: Float[Array | np.ndarray, "k w"] | str | Path | None = None,
+        word_vector_size: int | None = None,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if word_vectors is None and word_vector_size is not None:
+            word_vectors = np.full((num_classes, word_vector_size), np.nan, np.float32)
+        if word_vectors is None:
+            groups, slots = _group_shape(num_classes, num_groups)
+            table = jax.random.normal(rngs.params(), (groups, embedding_size))
+            self.queries = nnx.Param(table) if train_queries else Frozen(table)
+        else:
+            groups, slots = 1, 1
+            self.word_vectors = Frozen(_word_vectors(word_vectors, num_classes))
+            self.word_projection = _linear(self.word_vectors.shape[1], embedding_size, dtype, rngs)
+        self.zero_shot = word_vectors is not None
+        self.embed = _linear(num_features, embedding_size, dtype, rngs)
+        self.layer = DecoderLayer(
+            embedding_size, num_heads, feed_forward_size, dropout=dropout, dtype=dtype, rngs=rngs
+        )
+        # torch's xavier-normal of a 3-D tensor: its first two axes times the last one.
+        std = (2 / (slots * (embedding_size + groups))) ** 0.5
+        self.pool = nnx.Param(
+            std * jax.random.normal(rngs.params(), (groups, embedding_size, slots))
+        )
+        self.bias = nnx.Param(jnp.zeros((1 if self.zero_shot else num_classes,)))
+        self.dtype = dtype
+
+    def __call__(
+        self, features: Float[Array, "b h w c"], *, rngs: nnx.Rngs | None = None
+    ) -> dict[str, Array]:
+        """Returns `logits` `[b, k]`."""
+        tokens = features.reshape(features.shape[0], -1, features.shape[-1])
+        memory = jax.nn.relu(self.embed(tokens))
+        decoded = self.layer(self._queries().astype(memory.dtype), memory, rngs=rngs)
+        pool = self.pool[...].astype(decoded.dtype)
+        logits = at_least_float32(jnp.einsum("bgd,gdo->bgo", decoded, pool))
+        logits = logits.reshape(logits.shape[0], -1)
+        if not self.zero_shot:
+            logits = logits[:, : self.bias.shape[0]]
+        return {"logits": logits + self.bias[...][None]}
+
+    def with_word_vectors(self, word_vectors: Float[Array | np.ndarray, "k w"]) -> "MLDecoder":
+        """Returns the same head, sharing its parameters, for the classes of other word vectors.
+
+        Raises:
+          ValueError: for a head without zero-shot mode, or vectors of another width.
+        """
+        if not self.zero_shot:
+            raise ValueError("with_word_vectors: this head was made without word_vectors")
+        width = self.word_vectors.shape[1]
+        if word_vectors.shape[1] != width:
+            raise ValueError(
+                f"word_vectors must have {width} columns, got shape {word_vectors.shape}"
+            )
+        head = nnx.clone(self, variables=False)
+        head.word_vectors = Frozen(jnp.asarray(word_vectors))
+        return head
+
+    def _queries(self) -> Float[Array, "g d"]:
+        if self.zero_shot:
+            return jax.nn.relu(self.word_projection(self.word_vectors[...]))
+        return self.queries[...]
+
+
+def _group_shape(num_classes: int, num_groups: int | None) -> tuple[int, int]:
+    groups = min(100 if num_groups is None else num_groups, num_classes)
+    if groups < 1:
+        raise ValueError(f"num_groups and num_classes must be at least 1, got {groups}")
+    slots = int(num_classes / groups + 0.999)
+    if groups * slots < num_classes:
+        raise ValueError(
+            f"num_groups: {groups} groups of {slots} cannot hold {num_classes} classes (the group "
+            f"size is int(classes / groups + 0.999)); take another number of groups"
+        )
+    return groups, slots
+
+
+def _word_vectors(
+    source: Float[Array | np.ndarray, "k w"] | str | Path, num_classes: int
+) -> Float[Array, "k w"]:
+    vectors = np.load(source) if isinstance(source, str | Path) else source
+    if vectors.ndim != 2 or vectors.shape[0] != num_classes:
+        raise ValueError(
+            f"word_vectors must hold one row for each of {num_classes} classes, got shape "
+            f"{vectors.shape}; transpose it if the words are its columns"
+        )
+    return jnp.asarray(vectors)
