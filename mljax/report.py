@@ -146,6 +146,8 @@ def print_evaluation(evaluation: Evaluation, class_names: Sequence[str], console
             f"Partial labels: {100 * annotated:.1f}% of the entries are annotated, and only they "
             f"count; AP is undefined for {undefined} classes, which mAP leaves out."
         )
+    elif empty := np.count_nonzero(_positives(evaluation) == 0):
+        console.print(f"{empty} classes have no positive: their AP of 0 counts in mAP")
     score = _percent(evaluation.mean_average_precision)
     console.print(f"[bold]mAP {score}[/bold] on {len(evaluation.scores)} images")
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from mljax.checkpoint import save_model
 from mljax.data.digits import CLASS_NAMES, digits
@@ -16,6 +17,7 @@ from mljax.metrics import (
     partial_average_precision,
     precision_recall_f1,
 )
+from mljax.report import metrics_json, print_evaluation
 from tests import miniature
 
 
@@ -114,6 +116,42 @@ def test_evaluation_that_partial_labels_leave_undefined_is_nan():
     assert np.isnan(evaluate_scores(scores, np.where(labels > 0, 1, -1)).mean_average_precision)
 
 
+def _printed(evaluation, names):
+    console = Console(width=120)
+    with console.capture() as capture:
+        print_evaluation(evaluation, names, console)
+    return capture.get()
+
+
+def test_report_says_what_partial_labels_leave_out():
+    scores, labels = _scores_and_labels()
+    labels[:, 1] = -1
+    found = evaluate_scores(scores, labels)
+    shown = _printed(found, ["a", "b", "c", "d"])
+    assert "75.0% of the entries are annotated" in shown
+    assert "undefined for 1 classes" in shown
+    assert metrics_json(found, ["a", "b", "c", "d"])["classes"][1]["AP"] is None
+
+
+def test_report_says_that_classes_without_positive_count():
+    scores, labels = _scores_and_labels()
+    labels[:, 2] = 0
+    shown = _printed(evaluate_scores(scores, labels), ["a", "b", "c", "d"])
+    assert "1 classes have no positive" in shown
+
+
+def test_report_of_many_classes_shows_the_highest_and_the_lowest():
+    scores, labels = _scores_and_labels(k=130)
+    found = evaluate_scores(scores, labels)
+    names = [f"[class{c}]" for c in range(130)]
+    shown = _printed(found, names)
+    assert "30 classes between" in shown
+    order = np.argsort(found.average_precision)
+    assert names[order[0]] in shown
+    assert names[order[-1]] in shown
+    assert names[order[65]] not in shown
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "model"
@@ -172,6 +210,12 @@ def test_figures_lie_beside_the_sealed_checkpoint(checkpoint):
     assert main(["--checkpoint", str(checkpoint)]) == 0
     assert checkpoint.with_name("model.metrics.json").is_file()
     assert main(["--checkpoint", str(checkpoint)]) == 0
+
+
+def test_workdir_stands_for_its_best_network_and_holds_the_figures(tmp_path):
+    best = save_model(tmp_path / "best" / "5", miniature.model(), recipe=miniature.recipe())
+    assert main(["--checkpoint", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["checkpoint"] == str(best)
 
 
 def test_converted_checkpoint_needs_a_recipe_for_its_data(converted, tmp_path, capsys):
