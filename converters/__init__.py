@@ -7,15 +7,15 @@ would load; `python -m converters.convert SOURCE OUTPUT` writes a checkpoint fol
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from converters.convert import from_torch, to_torch
+    from converters.models import from_torch, to_torch
 
 __all__ = ["from_torch", "to_torch"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    # Lazy, so that `python -m converters.convert` does not import the module twice.
+    # Lazy, so that a part of the package is light to import.
     if name not in __all__:
         raise AttributeError(f"module 'converters' has no attribute {name!r}")
-    from converters import convert
+    from converters import models
 
-    return getattr(convert, name)
+    return getattr(models, name)

@@ -31,8 +31,9 @@ class Detection:
     Attributes:
       backbone: name and arguments for `mljax.create_model`.
       head: likewise.
-      num_classes: k.
-      naming: `original`, or `timm`.
+      num_classes: k; 0 for a zero-shot head, whose word vectors tell it.
+      naming: of the backbone, `original` or `timm`.
+      head_naming: of the head.
       preprocessing: what the system's networks read unless told otherwise.
       description: one line for people.
       assumption: what the file could not tell and the caller may have to, or nothing.
@@ -42,6 +43,7 @@ class Detection:
     head: Part
     num_classes: int
     naming: Naming
+    head_naming: Naming
     preprocessing: Preprocessing
     description: str
     assumption: str = ""
@@ -74,8 +76,9 @@ def detect(tensors: Mapping[str, np.ndarray], name: str = "the source") -> Detec
         head=head,
         num_classes=num_classes,
         naming=naming,
+        head_naming=_ml_decoder_naming(tensors),
         preprocessing=Preprocessing(image_size=224),
-        description=f"{variant} ({names_text}), {head_text}, {num_classes} classes",
+        description=f"{variant} ({names_text}), {head_text}, {num_classes or 'any'} classes",
         assumption=_L_V2_SLOPES if backbone.name == "tresnet_l_v2" else "",
     )
 
@@ -113,7 +116,7 @@ def _is_stem(key: str, array: np.ndarray) -> bool:
 
 
 def _detect_head(tensors: Mapping[str, np.ndarray], name: str) -> tuple[Part, int, str]:
-    if any(key.startswith("head.decoder.") or key.startswith("head.layers.") for key in tensors):
+    if any(key.startswith("head.decoder.") for key in tensors):
         return _detect_ml_decoder(tensors, name)
     if any(key.startswith("head.fc.FC.") for key in tensors):
         num_classes = _rows(tensors, "head.fc.FC", name)
@@ -124,14 +127,26 @@ def _detect_head(tensors: Mapping[str, np.ndarray], name: str) -> tuple[Part, in
 
 
 def _detect_ml_decoder(tensors: Mapping[str, np.ndarray], name: str) -> tuple[Part, int, str]:
-    bias = tensors.get("head.decoder.duplicate_pooling_bias")
-    pooling = tensors.get("head.decoder.duplicate_pooling")
-    if bias is None or pooling is None or pooling.ndim != 3:
+    outer = "head.decoder" if _ml_decoder_naming(tensors) == "original" else "head"
+    pooling = tensors.get(f"{outer}.duplicate_pooling")
+    bias = tensors.get(f"{outer}.duplicate_pooling_bias")
+    if bias is None or pooling is None:
         raise ValueError(f"{name}: an ML-Decoder head without its group pooling; the file is cut")
-    groups, size, _ = pooling.shape
-    kwargs = {"num_groups": groups, "embedding_size": size}
-    part = Part(name="ml_decoder", kwargs=kwargs)
-    return part, bias.shape[0], f"ML-Decoder head ({groups} groups of width {size})"
+    feed_forward = tensors.get("head.decoder.layers.0.linear1.weight")
+    kwargs = {"embedding_size": pooling.shape[-2]}
+    if feed_forward is not None and feed_forward.shape[0] != 2048:
+        kwargs["feed_forward_size"] = feed_forward.shape[0]
+    if "head.wordvec_proj.weight" in tensors:
+        kwargs["word_vector_size"] = tensors["head.wordvec_proj.weight"].shape[1]
+        return Part(name="ml_decoder", kwargs=kwargs), 0, "zero-shot ML-Decoder head"
+    kwargs["num_groups"] = pooling.shape[0]
+    text = f"ML-Decoder head ({pooling.shape[0]} groups of width {pooling.shape[1]})"
+    return Part(name="ml_decoder", kwargs=kwargs), bias.shape[0], text
+
+
+def _ml_decoder_naming(tensors: Mapping[str, np.ndarray]) -> Naming:
+    """Returns whose ML-Decoder it is; Alibaba-MIIL's can sit on a backbone of timm."""
+    return "timm" if any(key.startswith("head.duplicate_") for key in tensors) else "original"
 
 
 def _rows(tensors: Mapping[str, np.ndarray], layer: str, name: str) -> int:

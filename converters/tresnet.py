@@ -131,7 +131,9 @@ def _timm_to_torch(kernel: np.ndarray, scale: np.ndarray, mean: np.ndarray) -> A
 def _raw_scale(gain: np.ndarray) -> np.ndarray:
     """Returns the float32 scale for which |scale| + 1e-5 is the float32 `gain`.
 
-    Gains below 1e-5 have none; they become 1e-5, the smallest gain of an activated batch norm.
+    That is exact for every gain that is such a sum, as all of timm's published ones; any other
+    (trained in timm) is met to one rounding. Gains below 1e-5 become 1e-5, the smallest gain of an
+    activated batch norm.
     """
     gain = np.maximum(gain.astype(np.float32), _EPS)
     scale = gain - _EPS

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters import from_torch, to_torch
-from converters.convert import find_table
 from converters.detect import detect
+from converters.models import find_table
 from converters.tresnet import timm_unit
 from mljax.model import ModelSpec, abstract_model
 from tests import golden
@@ -57,7 +57,7 @@ def _logits(model, images):
 @pytest.mark.parametrize(("column", "naming"), [(0, "original"), (1, "timm")])
 def test_the_table_has_exactly_the_names_of_the_published_networks(case, column, naming):
     names = [row[column] for row in golden.cases("tresnet_names")[case]["extra"]["names"]]
-    table = find_table(_abstract("tresnet_names", case), naming)
+    table = find_table(_abstract("tresnet_names", case), naming, naming)
     sources = [source for row in table.rows for source in row.sources]
     counters = [name for name in names if name.endswith("num_batches_tracked")]
     assert sorted(sources + counters) == sorted(names)
@@ -106,12 +106,23 @@ def test_negative_gains_of_timm_files_move_into_the_convolution():
     np.testing.assert_array_equal(_logits(from_torch(flipped), images), expected)
 
 
-@given(st.floats(min_value=float(np.float32(1e-5)), max_value=1e6, width=32))
-def test_every_timm_gain_is_reproduced_to_the_last_bit(gain):
-    gain = np.full(1, gain, np.float32)
+def _reproduced(gain):
+    """Returns the gain that an imported timm unit has."""
     _, scale, _ = timm_unit.to_jax(np.ones((1, 1, 1, 1), np.float32), gain, gain)
     assert scale.dtype == np.float32
-    np.testing.assert_array_equal(np.abs(scale) + np.float32(1e-5), gain)
+    return np.abs(scale) + np.float32(1e-5)
+
+
+@given(st.floats(min_value=-1e6, max_value=1e6, width=32))
+def test_every_gain_that_timm_converted_is_reproduced_to_the_last_bit(raw):
+    gain = np.abs(np.full(1, raw, np.float32)) + np.float32(1e-5)
+    np.testing.assert_array_equal(_reproduced(gain), gain)
+
+
+@given(st.floats(min_value=float(np.float32(1e-5)), max_value=1e6, width=32))
+def test_every_gain_that_timm_trained_is_reproduced_to_one_rounding(gain):
+    gain = np.full(1, gain, np.float32)
+    np.testing.assert_array_max_ulp(_reproduced(gain), gain, maxulp=1)
 
 
 @pytest.mark.parametrize("gain", [0.0, 1e-6, -1e-6])
@@ -134,7 +145,7 @@ def test_blur_filters_in_the_file_are_left_out():
         f"body.layer{stage}.0.conv{conv}.1.op.filt": np.zeros((4, 1, 3, 3), np.float32)
         for stage, conv in ((2, 1), (3, 2), (4, 2))
     }
-    table = find_table(_abstract("tresnet_eval", "mini_64"), "original")
+    table = find_table(_abstract("tresnet_eval", "mini_64"), "original", "original")
     assert blurs.keys() <= table.unused.keys()
     assert not blurs.keys() & to_torch(from_torch({**tensors, **blurs})).keys()
 

@@ -1,0 +1,154 @@
+"""Opens torch and safetensors files; a pickle with code in it is refused, never executed."""
+
+import argparse
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_OTHER_FORMATS = (
+    (b"version https://git-lfs", "a git-LFS pointer: run `git lfs pull` for the real file"),
+    (b"<!doctype html", "an HTML page, as a failed download leaves it: download it again"),
+    (b"<html", "an HTML page, as a failed download leaves it: download it again"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\x89png", "a PNG image"),
+    (b"\x89hdf", "an HDF5 file"),
+    (b"\x1f\x8b", "gzip-compressed: unpack it first"),
+    (b"\x93numpy", "a numpy file: give a dict of arrays instead"),
+)
+
+
+def read_file(path: Path) -> tuple[str, Any]:
+    """Returns a description of a torch file's format, and its content.
+
+    Raises:
+      ValueError: for a file that is empty, cut off, damaged, no checkpoint, or that asks to run
+        code.
+      FileNotFoundError: if there is no such file.
+      ImportError: if torch is not installed.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; give the torch file itself")
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise ValueError(f"{path}: the file is empty; download it again")
+    if head.startswith(b"PK\x03\x04"):
+        _check_zip(path)
+        return "zip torch file", _torch_load(path)
+    if head[:1] == b"\x80" and head[2:].startswith(_LEGACY_MAGIC):
+        return "legacy torch file", _torch_load(path)
+    if head[8:9] == b"{":
+        return "safetensors file", _read_safetensors(path)
+    raise ValueError(f"{path}: is no torch checkpoint but {_describe_format(head)}")
+
+
+def _describe_format(head: bytes) -> str:
+    start = head.lstrip().lower()
+    for prefix, description in _OTHER_FORMATS:
+        if start.startswith(prefix):
+            return description
+    if head[:1] == b"\x80":
+        return (
+            "a Python pickle that torch.save did not write; it was not opened, since that can run "
+            "code. Where you trust it, save its arrays with torch.save or as safetensors"
+        )
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+        return f"text that starts with {head[:40].decode()!r}"
+    return f"an unknown format that starts with the bytes {head[:8].hex(' ')}"
+
+
+def _check_zip(path: Path) -> None:
+    """Raises ValueError for a zip file that is damaged or that torch did not write."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            # torch.serialization.set_crc32_options(False) writes zeros.
+            damaged = archive.testzip() if any(member.CRC for member in members) else None
+    except Exception as error:  # Damaged headers raise anything, as when a name is no text.
+        raise ValueError(
+            f"{path}: the file is cut off or damaged ({error}); download it again"
+        ) from error
+    if damaged is not None:
+        raise ValueError(
+            f"{path}: the file is damaged (bad checksum of {damaged}); download it again"
+        )
+    if not any(member.filename.endswith("/data.pkl") for member in members):
+        names = ", ".join(member.filename for member in members[:3])
+        raise ValueError(f"{path}: is a zip file but no torch checkpoint; it holds {names}")
+
+
+def _torch_load(path: Path) -> Any:  # noqa: ANN401
+    torch = _import_torch()
+    try:
+        with torch.serialization.safe_globals(_allowed_globals()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # A damaged pickle stream can raise anything.
+        refused = _refused_global(error)
+        if refused is None:
+            unpickling = isinstance(error, pickle.UnpicklingError)
+            reason = "broken pickle" if unpickling else f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"{path}: the file is cut off or damaged ({reason}); download it again"
+            ) from error
+        raise ValueError(
+            f"{path}: refused, because loading it would call {refused!r}, which is no tensor or "
+            "plain value and could run any code. If it is a whole pickled model that you trust, "
+            "load it with the code that made it, and save its state_dict() instead"
+        ) from error
+
+
+def _refused_global(error: Exception) -> str | None:
+    """Returns the name that torch's restricted unpickler refused, if that is what happened."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return None
+    _, found, rest = str(error).partition("GLOBAL ")
+    return rest.split()[0] if found and rest.split() else None
+
+
+def _allowed_globals() -> list[Callable | tuple[Callable, str]]:
+    """Returns what published checkpoints hold besides tensors; none of it runs code of the file."""
+    constructors = np._core.multiarray  # pyright: ignore[reportAttributeAccessIssue]
+    kinds = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    kinds += ("float16", "float32", "float64", "str", "bytes")
+    allowed: list[Callable | tuple[Callable, str]] = [argparse.Namespace, np.ndarray, np.dtype]
+    allowed += [type(np.dtype(kind)) for kind in kinds]
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        allowed.append((constructors.scalar, f"{module}.scalar"))
+        allowed.append((constructors._reconstruct, f"{module}._reconstruct"))
+    return allowed
+
+
+def _import_torch() -> Any:  # noqa: ANN401
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError("reading torch files needs torch: pip install 'mljax[torch]'") from error
+    return torch
+
+
+def _read_safetensors(path: Path) -> Any:  # noqa: ANN401
+    _import_torch()
+    try:
+        import safetensors.torch as safetensors_torch
+        from safetensors import SafetensorError
+    except ImportError as error:
+        raise ImportError(
+            "reading safetensors files needs safetensors: pip install 'mljax[torch]'"
+        ) from error
+    try:
+        return safetensors_torch.load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(
+            f"{path}: the safetensors file is cut off or damaged ({error}); download it again"
+        ) from error
