@@ -44,12 +44,14 @@ def asymmetric_loss(
     at 0 give binary cross-entropy; equal gammas without a clip and with `differentiable_focus`
     give focal loss.
 
-    Ridnik et al. 2021, equations 4 to 7, https://arxiv.org/abs/2009.14119; Alibaba-MIIL/ASL
-    losses.py, `AsymmetricLoss` and `AsymmetricLossOptimized`, whose scalar is the sum over batch
-    and classes. The published recipes use gamma_neg 4, gamma_pos 0, clip 0.05.
+    Ridnik et al. 2021, section 2 (asymmetric focusing and probability shifting; its p_m is 1 - q),
+    https://arxiv.org/abs/2009.14119; Alibaba-MIIL/ASL losses.py, `AsymmetricLoss` and
+    `AsymmetricLossOptimized`, whose scalar is the sum over batch and classes. The published recipes
+    use gamma_neg 4, gamma_pos 0, clip 0.05.
 
-    Parity: 1 - p is rounded as in the original, so in float32 the cost of a confident wrong answer
-    stops at -log(eps) when the logit passes about 17, and its gradient is 0 from there on.
+    Parity: no logarithm goes below log(eps), and its gradient is 0 from there on: for a present
+    class at logits below -18. 1 - p is rounded as in the original, so for an absent class without
+    a clip it happens in float32 at logits above 17.
 
     Differs from the reference:
       - An unannotated class (label -1) costs 0 and has gradient 0; the original has no such label.
