@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from converters.detect import Detection, detect
+from converters.ml_decoder import ml_decoder_table
 from converters.read_torch import TorchFile, read_torch
 from converters.table import ImportReport, Table, export_tensors, import_tensors, join
 from converters.tresnet import Naming, linear_head_table, tresnet_table
@@ -17,10 +18,14 @@ from mljax.backbones.tresnet import TResNet
 from mljax.config import Part, Preprocessing
 from mljax.heads import HEADS
 from mljax.heads.linear import Linear
+from mljax.heads.ml_decoder import MLDecoder
 from mljax.model import Classifier, ModelSpec, abstract_model
 
 BACKBONE_TABLES: dict[type[nnx.Module], Callable[..., Table]] = {TResNet: tresnet_table}
-HEAD_TABLES: dict[type[nnx.Module], Callable[..., Table]] = {Linear: linear_head_table}
+HEAD_TABLES: dict[type[nnx.Module], Callable[..., Table]] = {
+    Linear: linear_head_table,
+    MLDecoder: ml_decoder_table,
+}
 
 
 def from_torch(
