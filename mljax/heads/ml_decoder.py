@@ -140,9 +140,10 @@ class MLDecoder(nnx.Module):
     has its own query, made of its word vector, and all share one weight vector: classes without
     training images are scored by `with_word_vectors`.
 
-    Ridnik et al. 2021, section 2.2 and equations 5 to 7, https://arxiv.org/abs/2111.12933;
-    Alibaba-MIIL/ML_Decoder ml_decoder.py. Parity: D is int(k / num_groups + 0.999), which is too
-    small for very unequal numbers; the original fails in the forward pass then.
+    Ridnik et al. 2021, section 2 (group decoding; zero-shot learning with word queries),
+    https://arxiv.org/abs/2111.12933; Alibaba-MIIL/ML_Decoder ml_decoder.py, `MLDecoder`. Parity: D
+    is int(k / num_groups + 0.999), too small where k / num_groups is less than 0.001 above a whole
+    number; the original fails in the forward pass then.
 
     Args:
       num_groups: queries; None takes 100, or one per class if there are fewer.
@@ -195,7 +196,6 @@ class MLDecoder(nnx.Module):
             std * jax.random.normal(rngs.params(), (groups, embedding_size, slots))
         )
         self.bias = nnx.Param(jnp.zeros((1 if self.zero_shot else num_classes,)))
-        self.dtype = dtype
 
     def __call__(
         self, features: Float[Array, "b h w c"], *, rngs: nnx.Rngs | None = None
