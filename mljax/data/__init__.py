@@ -1,21 +1,17 @@
 """Readers of data sets on disk, augmentation, and the pipeline that makes batches of them."""
 
-from mljax.data.augment import cutout, horizontal_flip, randaugment, random_affine
-from mljax.data.coco import coco
-from mljax.data.digits import digits
-from mljax.data.image_csv import csv_table
-from mljax.data.voc import voc
+from mljax.data import augment, coco, digits, image_csv, voc
 
 READERS = {
-    "digits": digits,
-    "csv": csv_table,
-    "coco": coco,
-    "voc": voc,
+    "digits": digits.digits,
+    "csv": image_csv.csv_table,
+    "coco": coco.coco,
+    "voc": voc.voc,
 }
 
 AUGMENTATIONS = {
-    "cutout": cutout,
-    "randaugment": randaugment,
-    "horizontal_flip": horizontal_flip,
-    "random_affine": random_affine,
+    "cutout": augment.cutout,
+    "randaugment": augment.randaugment,
+    "horizontal_flip": augment.horizontal_flip,
+    "random_affine": augment.random_affine,
 }

@@ -82,6 +82,8 @@ def _parse(path: Path) -> tuple[tuple[str, ...], dict[int, int], dict[int, str],
         raise ValueError(f"{path}: not a JSON file ({error})") from None
     except KeyError as error:
         raise ValueError(f"{path}: not in COCO's format, field {error} is missing") from None
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not in COCO's format ({error})") from None
     if len(set(names)) < len(names) or len(columns) < len(names):
         raise ValueError(f"{path}: a category's name or id occurs twice")
     if len(files) < len(content["images"]):
@@ -102,17 +104,9 @@ def _without_outlines(thing: dict[str, Any]) -> dict[str, Any]:
 
 
 def _select(known: list[int], wanted: Sequence[int] | str | Path, path: Path) -> list[int]:
-    source = "image_ids"
-    if isinstance(wanted, str | Path):
-        source = str(wanted)
-        if not Path(wanted).is_file():
-            raise ValueError(f"image_ids: there is no file {wanted}")
-        # COCO's subsets for KMCL are lists in numpy's default notation, 5.782500000000000000e+05.
-        values = [float(line) for line in Path(wanted).read_text().split()]
-        wanted = [int(value) for value in values]
-        if wanted != values:
-            raise ValueError(f"{source}: expected one whole number a line")
-    ids = list(wanted)
+    source, ids = "image_ids", wanted
+    if isinstance(ids, str | Path):
+        source, ids = str(wanted), _read_ids(Path(ids))
     missing = sorted(set(ids) - set(known))
     if missing:
         raise ValueError(
@@ -121,6 +115,20 @@ def _select(known: list[int], wanted: Sequence[int] | str | Path, path: Path) ->
         )
     if len(set(ids)) < len(ids):
         raise ValueError(f"{source}: an image id occurs twice")
+    return list(ids)
+
+
+def _read_ids(path: Path) -> list[int]:
+    if not path.is_file():
+        raise ValueError(f"image_ids: there is no file {path}")
+    try:
+        # COCO's subsets for KMCL are lists in numpy's default notation, 5.782500000000000000e+05.
+        values = [float(line) for line in path.read_text().split()]
+        ids = [int(value) for value in values]
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: expected one whole number a line ({error})") from None
+    if ids != values:
+        raise ValueError(f"{path}: expected one whole number a line")
     return ids
 
 

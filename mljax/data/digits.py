@@ -7,7 +7,6 @@ canvas holds one to four of them without overlap; its labels say which of the te
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from mljax.data.records import Records
 
@@ -60,6 +59,9 @@ def digits(
 
 def _source_digits(first: float, last: float) -> tuple[np.ndarray, np.ndarray]:
     """Returns the digits `[n, 8, 8]`, uint8, and classes `[n]` of a share of the source set."""
+    # Importing scikit-learn takes seconds, also in every worker of every other data set.
+    from sklearn.datasets import load_digits
+
     pixels, classes = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(pixels))
     order = order[round(first * len(order)) : round(last * len(order))]

@@ -13,8 +13,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any
 
 import grain
 import numpy as np
@@ -28,6 +27,9 @@ from mljax.data.records import Records
 __all__ = ["Augmentation", "Batches", "eval_batches", "load_image", "to_array", "train_batches"]
 
 Augmentation = Callable[[Image.Image, np.random.Generator], Image.Image]
+
+# Examples in a run without end. grain's own infinity is too large for its floating-point division.
+_ENDLESS = 2**50
 
 # A record number (-1: padding) and its resized pixels (None: padding, or a skipped bad image).
 _Example = tuple[int, np.ndarray | None]
@@ -72,25 +74,23 @@ class Batches(Iterator[dict[str, np.ndarray]]):
             "index": np.array(index),
         }
         batch["images"][~valid] = 0
-        batch["labels"][valid] = [self._records.labels[i] for i in index[valid]]
-        if self._with_ignored and self._records.ignored is not None:
+        ignored = self._records.ignored if self._with_ignored else None
+        if ignored is not None:
             batch["ignored"] = np.zeros(batch["labels"].shape, bool)
-            batch["ignored"][valid] = self._records.ignored[index[valid]]
+        for row in np.flatnonzero(valid):
+            batch["labels"][row] = self._records.labels[index[row]]
+            if ignored is not None:
+                batch["ignored"][row] = ignored[index[row]]
         return batch
 
     def close(self) -> None:
         """Ends the iteration and the workers. Closing twice is harmless."""
         self._close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Batches":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -135,7 +135,7 @@ def train_batches(
     seed: int,
     start_step: int = 0,
     num_workers: int = 0,
-    bad_images: Literal["fail", "skip"] = "fail",
+    bad_images: str = "fail",
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
@@ -173,7 +173,7 @@ def train_batches(
     examples = (
         grain.MapDataset.range(len(records))
         .shuffle(seed=order_seed)
-        .repeat()
+        .repeat(_ENDLESS // len(records))
         .random_map(load, seed=augment_seed)
     )
     rows = _HostRows(examples, batch_size, process_index, process_count)
@@ -189,7 +189,7 @@ def eval_batches(
     preprocessing: Preprocessing,
     batch_size: int,
     num_workers: int = 0,
-    bad_images: Literal["fail", "skip"] = "fail",
+    bad_images: str = "fail",
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:

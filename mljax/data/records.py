@@ -35,6 +35,12 @@ class Records:
         width = len(self.labels[0])
         if width != len(self.class_names):
             raise ValueError(f"labels have {width} columns for {len(self.class_names)} class names")
+        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"class names occur twice: {', '.join(repeated)}")
+        shape = (len(self), width)
+        if self.ignored is not None and self.ignored.shape != shape:
+            raise ValueError(f"ignored: got shape {self.ignored.shape}, expected {shape}")
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,0 +1,184 @@
+"""Reading image files: what becomes RGB, what is refused, and the numbers a network gets."""
+
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mljax.config import Preprocessing
+from mljax.data.images import load_image, normalize, resize_image, to_array
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+GREY = PIXELS[:, :, 0]
+
+
+def _png_header(width, height):
+    """The start of a PNG file that claims a size."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = b"IDAT" + zlib.compress(bytes(1000))
+    chunks = [
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in (body, pixels)
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _grey_in_rgb(grey):
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _with_transparent_palette():
+    image = Image.fromarray(PIXELS).quantize(8)
+    image.info["transparency"] = bytes([0, 128, 255])
+    return image, np.asarray(image.convert("RGBA"))[:, :, :3]
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "expected"),
+    [
+        ("rgb.png", Image.fromarray(PIXELS), PIXELS),
+        ("grey.png", Image.fromarray(GREY), _grey_in_rgb(GREY)),
+        (
+            "alpha.png",
+            Image.fromarray(np.dstack([PIXELS, GREY])),
+            PIXELS,
+        ),
+        (
+            "grey_alpha.png",
+            Image.fromarray(np.dstack([GREY, GREY]), "LA"),
+            _grey_in_rgb(GREY),
+        ),
+        (
+            "bits.png",
+            Image.fromarray(GREY > 99),
+            _grey_in_rgb(np.where(GREY > 99, 255, 0).astype(np.uint8)),
+        ),
+        ("palette.png", *_with_transparent_palette()),
+        (
+            "sixteen.png",
+            Image.fromarray(GREY.astype(np.uint16) * 256 + 77),
+            _grey_in_rgb(GREY),
+        ),
+        (
+            "sixteen.tif",
+            Image.fromarray(GREY.astype(np.int32) * 256 + 77),
+            _grey_in_rgb(GREY),
+        ),
+        (
+            "cmyk.tif",
+            Image.fromarray(np.dstack([PIXELS, np.zeros_like(GREY)]), "CMYK"),
+            255 - PIXELS,
+        ),
+        ("tiny.png", Image.fromarray(PIXELS[:1, :1]), PIXELS[:1, :1]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
+def test_every_kind_of_image_becomes_rgb(tmp_path, name, image, expected):
+    image.save(tmp_path / name)
+    loaded = load_image(tmp_path / name)
+    assert loaded.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(loaded), expected)
+
+
+def test_cmyk_jpeg_becomes_rgb(tmp_path):
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    red.save(tmp_path / "red.jpg")
+    np.testing.assert_allclose(
+        np.asarray(load_image(tmp_path / "red.jpg"), np.int16).mean((0, 1)), (255, 0, 0), atol=4
+    )
+
+
+def test_exif_rotation_is_not_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "turned.jpg", exif=exif)
+    assert load_image(tmp_path / "turned.jpg").size == (8, 4)
+
+
+def _write_bad_files(folder):
+    photo = folder / "photo.jpg"
+    Image.fromarray(PIXELS.repeat(20, 0).repeat(20, 1)).save(photo)
+    (folder / "truncated.jpg").write_bytes(photo.read_bytes()[:-200])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("not an image")
+    (folder / "header_only.png").write_bytes(_png_header(10, 10)[:30])
+    (folder / "folder.jpg").mkdir()
+    (folder / "bomb.png").write_bytes(_png_header(50_000, 50_000))
+    Image.fromarray(np.full((2, 2), 0.5, np.float32)).save(folder / "float.tif")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("truncated.jpg", "truncated"),
+        ("empty.jpg", "cannot identify"),
+        ("text.jpg", "cannot identify"),
+        ("header_only.png", "Error"),
+        ("missing.jpg", "No such file"),
+        ("folder.jpg", "IsADirectoryError"),
+        ("bomb.png", "DecompressionBombError"),
+        ("float.tif", "no known range"),
+    ],
+)
+def test_bad_file_is_refused_by_name_with_the_reason(tmp_path, name, reason):
+    _write_bad_files(tmp_path)
+    with pytest.raises(ValueError, match=reason) as error:
+        load_image(tmp_path / name)
+    assert str(error.value).startswith(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("size", [(8200, 8200), (10_000, 10_000)])
+def test_image_above_the_pixel_limit_is_refused_from_its_header(tmp_path, size):
+    (tmp_path / "large.png").write_bytes(_png_header(*size))
+    with warnings.catch_warnings():
+        # Pillow only warns about the larger one.
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} pixels exceed the limit"):
+            load_image(tmp_path / "large.png")
+
+
+def test_pixel_limit_is_an_argument(tmp_path):
+    Image.new("RGB", (10, 10)).save(tmp_path / "a.png")
+    assert load_image(tmp_path / "a.png", max_pixels=100).size == (10, 10)
+    with pytest.raises(ValueError, match="exceed the limit of 99"):
+        load_image(tmp_path / "a.png", max_pixels=99)
+
+
+def test_array_is_squashed_and_scaled_to_the_unit_interval():
+    image = Image.fromarray(PIXELS)
+    array = to_array(image, Preprocessing(image_size=4))
+    expected = np.asarray(image.resize((4, 4), Image.Resampling.BILINEAR), np.float64) / 255
+    assert (array.shape, array.dtype) == ((4, 4, 3), np.float32)
+    np.testing.assert_array_equal(array, expected.astype(np.float32))
+
+
+def test_resize_filter_is_the_one_asked_for():
+    image, size = Image.fromarray(PIXELS), (3, 3)
+    result = resize_image(image, Preprocessing(image_size=3, resize="bicubic"))
+    assert result.tobytes() == image.resize(size, Image.Resampling.BICUBIC).tobytes()
+    assert result.tobytes() != image.resize(size, Image.Resampling.BILINEAR).tobytes()
+
+
+def test_image_of_the_right_size_is_not_copied():
+    image = Image.fromarray(PIXELS[:5])
+    assert resize_image(image, Preprocessing(image_size=5)) is image
+
+
+def test_mean_and_std_are_applied_by_channel():
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    array = normalize(PIXELS, Preprocessing(image_size=1, mean=mean, std=std))
+    expected = (PIXELS / 255 - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(array, expected, rtol=2e-6, atol=2e-7)
+
+
+def test_every_byte_scales_as_in_torchvision():
+    torch = pytest.importorskip("torch")
+    ramp = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    expected = torch.from_numpy(ramp).to(torch.float32).div(255)
+    expected = expected.sub_(torch.tensor([0.1, 0.2, 0.3])).div_(torch.tensor([0.3, 0.6, 0.9]))
+    array = normalize(ramp, Preprocessing(image_size=16, mean=(0.1, 0.2, 0.3), std=(0.3, 0.6, 0.9)))
+    np.testing.assert_array_equal(array, expected.numpy())
