@@ -81,10 +81,12 @@ def normalize(
     are the same to the last bit.
     """
     out = np.divide(pixels, np.float32(255), dtype=np.float32)
+    # Whole lines at a time: numpy is several times slower on a last axis of three.
+    lines = out.reshape(*out.shape[:-2], -1)
     if any(preprocessing.mean):
-        out -= np.asarray(preprocessing.mean, np.float32)
+        lines -= np.tile(np.asarray(preprocessing.mean, np.float32), out.shape[-2])
     if any(value != 1 for value in preprocessing.std):
-        out /= np.asarray(preprocessing.std, np.float32)
+        lines /= np.tile(np.asarray(preprocessing.std, np.float32), out.shape[-2])
     return out
 
 
