@@ -1,11 +1,10 @@
 """A classifier is a backbone, then a head; this file makes them by name."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -81,16 +80,8 @@ def create_model(
         num_classes=num_classes,
         dtype=dtype,
     )
-    graph = nnx.graphdef(abstract_model(spec))
-
-    # One compiled program makes all arrays, from XLA's own generator: layer by layer, or with
-    # threefry unrolled for each array, a TResNet takes most of a minute.
-    @jax.jit
-    def initialize(seed: Array) -> nnx.State:
-        return nnx.state(_build(spec, nnx.Rngs(jax.random.wrap_key_data(seed, impl="rbg"))))
-
-    seed = jax.random.bits(rngs.params(), (4,), "uint32")
-    return nnx.merge(graph, initialize(seed))
+    _check(spec)
+    return _build(spec, rngs)
 
 
 def abstract_model(spec: ModelSpec) -> Classifier:
@@ -99,17 +90,22 @@ def abstract_model(spec: ModelSpec) -> Classifier:
     Raises:
       ValueError: for an unknown name or argument, with close matches.
     """
+    _check(spec)
+    return nnx.eval_shape(lambda: _build(spec, nnx.Rngs(0)))
+
+
+def _check(spec: ModelSpec) -> None:
     if spec.num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {spec.num_classes}")
     make_backbone = lookup(BACKBONES, spec.backbone.name, "backbone")
     bind(make_backbone, spec.backbone.kwargs, f"backbone {spec.backbone.name}")
     make_head = lookup(HEADS, spec.head.name, "head")
     bind(make_head, spec.head.kwargs, f"head {spec.head.name}")
-    return nnx.eval_shape(lambda: _build(spec, nnx.Rngs(0)))
 
 
 def _build(spec: ModelSpec, rngs: nnx.Rngs) -> Classifier:
-    backbone = BACKBONES[spec.backbone.name](**spec.backbone.kwargs, dtype=spec.dtype, rngs=rngs)
+    make_backbone: Callable[..., Any] = BACKBONES[spec.backbone.name]
+    backbone = make_backbone(**spec.backbone.kwargs, dtype=spec.dtype, rngs=rngs)
     head = HEADS[spec.head.name](
         backbone.num_features, spec.num_classes, **spec.head.kwargs, dtype=spec.dtype, rngs=rngs
     )
@@ -129,19 +125,16 @@ def split_model(model: Classifier) -> tuple[nnx.GraphDef, Arrays, Arrays]:
 
 def merge_model(graph: nnx.GraphDef, params: Arrays, stats: Arrays) -> Classifier:
     """Returns the network again; the inverse of `split_model`."""
-    flat = {
+    flat: dict[Any, Any] = {
         tuple(int(key) if key.isdigit() else key for key in path.split(".")): array
         for path, array in {**params, **stats}.items()
     }
-    return nnx.merge(graph, nnx.State.from_flat_path(flat))
+    return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
 def _flat(state: nnx.State) -> Arrays:
-    flat = state.flat_state()
-    return {
-        ".".join(map(str, path)): variable.get_value()
-        for path, variable in zip(flat.paths, flat.leaves, strict=True)
-    }
+    flat = nnx.to_flat_state(state)
+    return {".".join(map(str, path)): variable.get_value() for path, variable in flat}
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -190,7 +190,7 @@ def make_train_step(
             (loss, terms, grads), stats = accumulate(state, batch, key)
         norm = optax.global_norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         decay = config.train.ema_decay
         new = replace(
             state,

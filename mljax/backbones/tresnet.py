@@ -36,11 +36,8 @@ class BasicBlock(nnx.Module):
             planes, planes, 3, slope=1.0, initial_scale=0.0, dtype=dtype, rngs=rngs
         )
         self.shortcut = _make_shortcut(in_features, planes, stride, dtype, rngs)
-        self.squeeze_excite = nnx.data(
-            SqueezeExcite(planes, max(planes // 4, 64), dtype=dtype, rngs=rngs)
-            if squeeze_excite
-            else None
-        )
+        attention = SqueezeExcite(planes, max(planes // 4, 64), dtype=dtype, rngs=rngs)
+        self.squeeze_excite = attention if squeeze_excite else None
         self.stride = stride
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
@@ -77,11 +74,8 @@ class Bottleneck(nnx.Module):
             planes, out_features, 1, slope=1.0, initial_scale=0.0, dtype=dtype, rngs=rngs
         )
         self.shortcut = _make_shortcut(in_features, out_features, stride, dtype, rngs)
-        self.squeeze_excite = nnx.data(
-            SqueezeExcite(planes, max(planes // 2, 64), dtype=dtype, rngs=rngs)
-            if squeeze_excite
-            else None
-        )
+        attention = SqueezeExcite(planes, max(planes // 2, 64), dtype=dtype, rngs=rngs)
+        self.squeeze_excite = attention if squeeze_excite else None
         self.stride = stride
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
@@ -98,7 +92,7 @@ def _make_shortcut(
     in_features: int, out_features: int, stride: int, dtype: DTypeLike | None, rngs: nnx.Rngs
 ) -> ConvNorm | None:
     if stride == 1 and in_features == out_features:
-        return nnx.data(None)
+        return None
     return ConvNorm(in_features, out_features, 1, slope=1.0, dtype=dtype, rngs=rngs)
 
 

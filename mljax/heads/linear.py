@@ -6,14 +6,14 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mljax.layers import at_least_float32, torch_uniform_init
+from mljax.layers import at_least_float32, normal_init, torch_uniform_init
 
 
 def _linear(inputs: int, outputs: int, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.Linear:
     return nnx.Linear(
         inputs,
         outputs,
-        kernel_init=nnx.initializers.normal(0.01),
+        kernel_init=normal_init(0.01),
         bias_init=torch_uniform_init(inputs),
         dtype=dtype,
         rngs=rngs,
@@ -37,11 +37,10 @@ class Linear(nnx.Module):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
-        self.embedding = nnx.data(None)
-        if embedding_size is not None:
-            self.embedding = _linear(num_features, embedding_size, dtype, rngs)
-            num_features = embedding_size
-        self.linear = _linear(num_features, num_classes, dtype, rngs)
+        self.embedding = (
+            None if embedding_size is None else _linear(num_features, embedding_size, dtype, rngs)
+        )
+        self.linear = _linear(embedding_size or num_features, num_classes, dtype, rngs)
 
     def __call__(
         self, features: Float[Array, "b h w c"], *, rngs: nnx.Rngs | None = None
