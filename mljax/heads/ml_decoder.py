@@ -13,7 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mljax.layers import at_least_float32, torch_uniform_init
+from mljax.layers import at_least_float32, normal_init, torch_uniform_init
 
 
 class Frozen(nnx.Variable):
@@ -179,7 +179,7 @@ class MLDecoder(nnx.Module):
             word_vectors = np.full((num_classes, word_vector_size), np.nan, np.float32)
         if word_vectors is None:
             groups, slots = _group_shape(num_classes, num_groups)
-            table = jax.random.normal(rngs.params(), (groups, embedding_size))
+            table = normal_init(1.0)(rngs.params(), (groups, embedding_size))
             self.queries = nnx.Param(table) if train_queries else Frozen(table)
         else:
             groups, slots = 1, 1
@@ -192,9 +192,7 @@ class MLDecoder(nnx.Module):
         )
         # torch's xavier-normal of a 3-D tensor: its first two axes times the last one.
         std = (2 / (slots * (embedding_size + groups))) ** 0.5
-        self.pool = nnx.Param(
-            std * jax.random.normal(rngs.params(), (groups, embedding_size, slots))
-        )
+        self.pool = nnx.Param(normal_init(std)(rngs.params(), (groups, embedding_size, slots)))
         self.bias = nnx.Param(jnp.zeros((1 if self.zero_shot else num_classes,)))
 
     def __call__(
