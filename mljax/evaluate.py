@@ -58,7 +58,7 @@ def collect_scores(
     apply: Callable[[Float[np.ndarray, "b h w 3"]], Any],
     batches: Iterable[dict[str, np.ndarray]],
 ) -> tuple[
-    Float[np.ndarray, "n k"],
+    Float[np.ndarray, "*v n k"],
     Float[np.ndarray, "n k"],
     Bool[np.ndarray, "n k"] | None,
     list[int],
@@ -68,7 +68,8 @@ def collect_scores(
     With several hosts, each gives its own batches, equally many, and all get the whole result.
 
     Args:
-      apply: this host's images to their logits `[b, k]`, as a numpy or jax array.
+      apply: this host's images to their logits `[b, k]`, as a numpy or jax array; several
+        networks at once give `[v, b, k]`.
       batches: of `mljax.data.pipeline.eval_batches`.
 
     Returns:
@@ -80,7 +81,7 @@ def collect_scores(
     """
     columns: dict[str, list[np.ndarray]] = {}
     for batch in batches:
-        logits = np.asarray(apply(batch["images"]), np.float32)
+        logits = np.moveaxis(np.asarray(apply(batch["images"]), np.float32), -2, 0)
         row = {key: value for key, value in batch.items() if key != "images"}
         for key, value in (row | {"scores": sigmoid(logits)}).items():
             columns.setdefault(key, []).append(value)
@@ -96,10 +97,11 @@ def collect_scores(
     if not valid.any():
         raise ValueError(f"nothing to evaluate: all {len(skipped)} images were skipped as bad")
     ignored = table["ignored"][valid] if "ignored" in table else None
-    return table["scores"][valid], table["labels"][valid], ignored, skipped
+    scores = np.moveaxis(table["scores"][valid], 0, -2)
+    return scores, table["labels"][valid], ignored, skipped
 
 
-def sigmoid(logits: Float[np.ndarray, "b k"]) -> Float[np.ndarray, "b k"]:
+def sigmoid(logits: Float[np.ndarray, "*b k"]) -> Float[np.ndarray, "*b k"]:
     """Returns the scores of float32 logits, in [0, 1]."""
     # exp of a large argument overflows to infinity; its reciprocal, 0, is the right limit.
     with np.errstate(over="ignore"):

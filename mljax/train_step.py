@@ -188,7 +188,7 @@ def make_train_step(
             (loss, (stats, terms)), grads = gradients(state.params, state.stats, batch, key)
         else:
             (loss, terms, grads), stats = accumulate(state, batch, key)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         decay = config.train.ema_decay

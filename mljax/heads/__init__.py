@@ -5,8 +5,10 @@ from collections.abc import Callable
 from flax import nnx
 
 from mljax.heads.linear import Bottleneck, Linear
+from mljax.heads.ml_decoder import MLDecoder
 
 HEADS: dict[str, Callable[..., nnx.Module]] = {
     "linear": Linear,
     "bottleneck": Bottleneck,
+    "ml_decoder": MLDecoder,
 }

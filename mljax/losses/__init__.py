@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 from mljax.losses.asymmetric import asymmetric_loss, single_label_asymmetric_loss
+from mljax.losses.selective import selective_loss
 
 LOSSES: dict[str, Callable] = {
     "asymmetric_loss": asymmetric_loss,
     "single_label_asymmetric_loss": single_label_asymmetric_loss,
+    "selective_loss": selective_loss,
 }
