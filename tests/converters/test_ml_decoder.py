@@ -1,0 +1,170 @@
+"""ML-Decoder checkpoints: whole networks against the published code, names, both directions."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from converters import from_torch, to_torch
+from converters.ml_decoder import ml_decoder_table
+from mljax.heads.ml_decoder import Frozen, MLDecoder
+from mljax.losses.asymmetric import asymmetric_loss
+from tests import golden
+
+LAYER_NAMES = [
+    *(f"norm{n}.{kind}" for n in (1, 2, 3) for kind in ("weight", "bias")),
+    *(f"multihead_attn.in_proj_{kind}" for kind in ("weight", "bias")),
+    *(f"multihead_attn.out_proj.{kind}" for kind in ("weight", "bias")),
+    *(f"linear{n}.{kind}" for n in (1, 2) for kind in ("weight", "bias")),
+]
+OUTER_NAMES = [
+    "embed_standart.weight",
+    "embed_standart.bias",
+    "query_embed.weight",
+    "duplicate_pooling",
+    "duplicate_pooling_bias",
+]
+
+
+@functools.cache
+def _mini():
+    return from_torch(golden.state_dict("mldecoder_model", "mld_mini"))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(graph, state, images):
+    return nnx.merge(graph, state)(images)["logits"]
+
+
+def _logits(model, group, case):
+    images = golden.fill_input(*golden.cases(group)[case]["inputs"]["x"]["fill"])
+    return _apply(*nnx.split(model), images.transpose(0, 2, 3, 1))
+
+
+def test_a_small_network_has_the_logits_of_the_reference():
+    expected = golden.arrays("mldecoder_model", "mld_mini")["logits"]
+    np.testing.assert_allclose(_logits(_mini(), "mldecoder_model", "mld_mini"), expected, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["mld_m_96", "mld_l_64"])
+def test_the_published_networks_have_the_logits_of_the_reference(case):
+    model = from_torch(golden.state_dict("mldecoder_model", case))
+    expected = golden.arrays("mldecoder_model", case)["logits"]
+    np.testing.assert_allclose(_logits(model, "mldecoder_model", case), expected, atol=1e-4)
+
+
+def test_a_checkpoint_file_is_imported():
+    model = from_torch(golden.FOLDER / "ckpt_mldecoder.pth")
+    expected = golden.arrays("ckpt", "mldecoder")["logits"]
+    np.testing.assert_allclose(_logits(model, "ckpt", "mldecoder"), expected, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_training_step_has_the_gradients_of_the_reference():
+    row = golden.cases("tresnet_train")["mini_mldecoder"]
+    expected = golden.arrays("tresnet_train", "mini_mldecoder")
+    model = from_torch(golden.state_dict("tresnet_train", "mini_mldecoder"))
+    for dropout in (model.head.layer.dropout, model.head.layer.attention.dropout):
+        dropout.rate = 0.0  # As in the reference run.
+    model.train()
+    images = golden.fill_input(*row["inputs"]["x"]["fill"])
+    labels = golden.fill_input(row["inputs"]["x"]["fill"][0] + ".y", expected["logits"].shape)
+    with jax.enable_x64(True):
+        graph, params, rest = nnx.split(model, nnx.Param, ...)
+        params, rest = jax.tree.map(lambda x: x.astype("float64"), (params, rest))
+
+        def loss(params):
+            network = nnx.merge(graph, params, rest, copy=True)
+            logits = network(jnp.asarray(images.transpose(0, 2, 3, 1), "float64"))["logits"]
+            return asymmetric_loss(logits, jnp.asarray(labels < 0.15, "float64")).sum(), logits
+
+        (value, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        tensors = to_torch(nnx.merge(graph, gradients, rest))
+    np.testing.assert_allclose(value, expected["loss_f64"], rtol=1e-12)
+    np.testing.assert_allclose(logits, expected["logits_f64"], atol=1e-11)
+    norms = [np.linalg.norm(tensors[name]) for name in row["extra"]["grad_names"]]
+    np.testing.assert_allclose(norms, expected["grad_norms_f64"], rtol=1e-10)
+
+
+def _abstract_head(**arguments):
+    return nnx.eval_shape(lambda: MLDecoder(8, 6, embedding_size=16, **arguments, rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize(
+    ("naming", "source", "outer"),
+    [
+        ("original", "head", "head.decoder"),
+        ("original", "fc", "fc.decoder"),
+        ("timm", "head", "head"),
+        ("timm", "classifier", "classifier"),
+    ],
+)
+def test_the_table_has_the_names_of_each_library(naming, source, outer):
+    table = ml_decoder_table(_abstract_head(), naming, source=source)
+    names = [name for row in table.rows for name in row.sources]
+    expected = [f"{outer}.{name}" for name in OUTER_NAMES]
+    expected += [f"{source}.decoder.layers.0.{name}" for name in LAYER_NAMES]
+    assert sorted(names) == sorted(expected)
+
+
+def test_export_is_the_inverse_bit_for_bit():
+    tensors = golden.state_dict("mldecoder_model", "mld_mini")
+    exported = to_torch(_mini())
+    kept = {name for name in tensors if not name.endswith("num_batches_tracked")}
+    assert exported.keys() == kept
+    for name, array in exported.items():
+        np.testing.assert_array_equal(array, tensors[name], err_msg=name)
+
+
+def test_the_names_of_timm_hold_the_same_network():
+    tensors = to_torch(_mini(), naming="timm")
+    assert "head.query_embed.weight" in tensors
+    states = [nnx.state(model.head) for model in (_mini(), from_torch(tensors))]
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), *states)
+
+
+@pytest.mark.parametrize("name", [f"head.decoder.{name}" for name in OUTER_NAMES[:3]])
+def test_a_missing_tensor_raises(name):
+    tensors = golden.state_dict("mldecoder_model", "mld_mini")
+    del tensors[name]
+    with pytest.raises(ValueError, match=f"missing: {name}"):
+        from_torch(tensors)
+
+
+def test_the_frozen_queries_are_no_parameters_of_an_imported_network():
+    head = nnx.state(_mini().head, Frozen)
+    expected = golden.state_dict("mldecoder_model", "mld_mini")["head.decoder.query_embed.weight"]
+    np.testing.assert_array_equal(head["queries"][...], expected)
+
+
+def _zero_shot_tensors():
+    """Returns the backbone of the small network with the head of the zero-shot case."""
+    tensors = golden.state_dict("mldecoder_model", "mld_mini")
+    body = {name: array for name, array in tensors.items() if name.startswith("body.")}
+    head = golden.state_dict("mldecoder", "tiny_zsl")
+    size, width = 16, 512
+    embedding = golden.fill("head.decoder.embed_standart.weight", (size, width), "weight")
+    return body | head | {"head.decoder.embed_standart.weight": embedding}
+
+
+def test_a_zero_shot_checkpoint_takes_word_vectors():
+    words = golden.fill_input("words", (7, 300), -1, 1)
+    model = from_torch(_zero_shot_tensors(), word_vectors=words)
+    logits = _logits(model, "mldecoder_model", "mld_mini")
+    assert logits.shape == (2, 7)
+    model.head = model.head.with_word_vectors(words[:3])
+    swapped = _logits(model, "mldecoder_model", "mld_mini")
+    np.testing.assert_allclose(swapped, logits[:, :3], atol=1e-4)
+
+
+def test_a_zero_shot_checkpoint_is_exported_without_word_vectors():
+    tensors = _zero_shot_tensors()
+    words = golden.fill_input("words", (7, 300), -1, 1)
+    exported = to_torch(from_torch(tensors, word_vectors=words))
+    for name in golden.state_dict("mldecoder", "tiny_zsl"):
+        np.testing.assert_array_equal(exported[name], tensors[name], err_msg=name)
+    assert not any("word_vectors" in name for name in exported)
