@@ -8,7 +8,7 @@ Two kinds of folder, alike inside:
       model.json    network, class names, preprocessing
       recipe.json   the resolved recipe, where there was one
       README.md     the model card
-      manifest.json the SHA-256 of every other file, written last
+      manifest.json the SHA-256 of every other file and of its own list, written last
 
 A folder without a manifest is an interrupted save. One whose files differ from it is damaged.
 """
@@ -122,9 +122,14 @@ def read_description(path: str | Path) -> Description:
     """
     file = Path(path) / "model.json"
     try:
-        return from_json(Description, file.read_text(), str(file))
+        description = from_json(Description, file.read_text(), str(file))
     except (OSError, ValueError) as error:
         raise DamagedCheckpointError(f"{file} cannot be read: {error}") from error
+    if description.format != FORMAT:
+        raise DamagedCheckpointError(
+            f"{file} has format {description.format}; this version of mljax reads {FORMAT}"
+        )
+    return description
 
 
 def read_recipe(path: str | Path) -> Config | None:
@@ -140,7 +145,7 @@ def find_model(path: str | Path) -> Path:
       FileNotFoundError: if there is none.
     """
     path = Path(path).absolute()
-    if (path / "model.json").is_file():
+    if (path / "model.json").is_file() or (path / MANIFEST).is_file():
         return path
     found = sealed(path / "best") or sealed(path / "checkpoints")
     if not found:
@@ -190,7 +195,7 @@ def seal(folder: Path) -> None:
     """Writes the manifest: the SHA-256 of every file in `folder`."""
     hashes = {str(p.relative_to(folder)): _sha256(p) for p in _files(folder)}
     temporary = folder / (MANIFEST + ".incomplete")
-    temporary.write_text(json.dumps({"sha256": hashes}, indent=1) + "\n")
+    temporary.write_text(json.dumps({"sha256": hashes, "list": _digest(hashes)}, indent=1) + "\n")
     temporary.rename(folder / MANIFEST)
 
 
@@ -200,13 +205,7 @@ def verify(folder: Path) -> None:
     Raises:
       DamagedCheckpointError: naming the files that are missing, new or changed.
     """
-    try:
-        expected = json.loads((folder / MANIFEST).read_text())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedCheckpointError(
-            f"checkpoint {folder} has no readable {MANIFEST}: its save was interrupted, or it was "
-            "changed since"
-        ) from error
+    expected = _read_manifest(folder)
     found = {str(p.relative_to(folder)): _sha256(p) for p in _files(folder)}
     problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
     problems += [f"{name} was added" for name in found.keys() - expected.keys()]
@@ -221,8 +220,24 @@ def verify(folder: Path) -> None:
         )
 
 
+def _read_manifest(folder: Path) -> dict[str, str]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        if manifest["list"] == _digest(manifest["sha256"]):
+            return manifest["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise DamagedCheckpointError(
+        f"checkpoint {folder} is damaged: {MANIFEST} is missing or has changed. Use another copy"
+    )
+
+
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(MANIFEST))
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
+
+
+def _digest(hashes: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

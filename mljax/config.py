@@ -21,6 +21,9 @@ from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
+# Arguments of networks that `create_model` passes itself: no recipe may name them.
+_FROM_MLJAX = ("dtype", "rngs")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -233,31 +236,32 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             value = text
-        config = _typed(_replace(config, path.split("."), value, path), Config, "--set")
+        config = _replace(config, Config, path.split("."), value, path)
     return config
 
 
-def _replace(node: Any, keys: list[str], value: Any, path: str) -> Any:  # noqa: ANN401
-    """Returns `node` with the field under `keys` replaced."""
+def _replace(node: Any, kind: Any, keys: list[str], value: Any, path: str) -> Any:  # noqa: ANN401
+    """Returns `node`, which is a `kind`, with the field under `keys` replaced."""
+    if not keys:
+        return _typed(value, kind, path)
     key, rest = keys[0], keys[1:]
     if isinstance(node, tuple):
-        if not key.isdigit() or int(key) >= len(node):
+        if not key.isdecimal() or int(key) >= len(node):
             raise ValueError(f"{path}: no entry {key!r}; there are {len(node)}, counted from 0")
-        index = int(key)
-        new = _replace(node[index], rest, value, path) if rest else value
+        index, kinds = int(key), typing.get_args(kind) or (Any, ...)
+        inner = kinds[0] if kinds[-1] is ... else kinds[index]
+        new = _replace(node[index], inner, rest, value, path)
         return (*node[:index], new, *node[index + 1 :])
-    if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        fields = [f.name for f in dataclasses.fields(node)]
-        if key not in fields:
-            raise ValueError(f"{path}: unknown field {key!r}{suggest(key, fields)}")
-        child = getattr(node, key)
-        return dataclasses.replace(
-            node, **{key: _replace(child, rest, value, path) if rest else value}
-        )
     if isinstance(node, dict):
         if rest and key not in node:
             raise ValueError(f"{path}: unknown field {key!r}{suggest(key, list(node))}")
-        return node | {key: _replace(node[key], rest, value, path) if rest else value}
+        return node | {key: _replace(node.get(key), Any, rest, value, path)}
+    if dataclasses.is_dataclass(node):
+        kinds = typing.get_type_hints(kind)
+        if key not in kinds:
+            raise ValueError(f"{path}: unknown field {key!r}{suggest(key, list(kinds))}")
+        new = _replace(getattr(node, key), kinds[key], rest, value, path)
+        return dataclasses.replace(node, **{key: new})  # pyright: ignore[reportArgumentType]
     raise ValueError(f"{path}: nothing to set under {node!r}")
 
 
@@ -266,7 +270,7 @@ def suggest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3)
     if close:
         return "; did you mean " + " or ".join(close) + "?"
-    return "; known: " + ", ".join(sorted(known))
+    return "; known: " + (", ".join(sorted(known)) or "none")
 
 
 def lookup(table: Mapping[str, Callable[..., Any]], name: str, what: str) -> Callable[..., Any]:
@@ -281,20 +285,27 @@ def lookup(table: Mapping[str, Callable[..., Any]], name: str, what: str) -> Cal
 
 
 def bind(function: Callable[..., Any], kwargs: Mapping[str, Any], what: str) -> None:
-    """Checks that `function` takes the keyword arguments `kwargs`.
+    """Checks that a recipe's `kwargs` are all that `function` needs from it, and no more.
 
     Raises:
-      ValueError: naming `what`, the unknown argument and what it may have meant.
+      ValueError: naming `what`, and the unknown argument with what it may have meant, or those
+        that are missing.
     """
+    given = set(kwargs)
     while isinstance(function, functools.partial):
+        given |= set(function.keywords)
         function = function.func
     # The metaclass of NNX modules hides the signature of their classes.
     called = function.__init__ if inspect.isclass(function) else function
-    parameters = inspect.signature(called).parameters
-    known = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
+    parameters = inspect.signature(called).parameters.values()
+    known = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _FROM_MLJAX]
+    names = [p.name for p in known]
     for name in kwargs:
-        if name not in known:
-            raise ValueError(f"{what} takes no argument {name!r}{suggest(name, known)}")
+        if name not in names:
+            raise ValueError(f"{what} takes no argument {name!r}{suggest(name, names)}")
+    missing = [p.name for p in known if p.default is p.empty and p.name not in given]
+    if missing:
+        raise ValueError(f"{what} needs the argument {' and '.join(missing)}")
 
 
 def to_json(config: Any) -> str:  # noqa: ANN401
@@ -308,14 +319,18 @@ def from_json(kind: type[T], text: str, where: str = "JSON") -> T:
     Raises:
       ValueError: for an unknown or missing field, or one of the wrong type, naming its path.
     """
-    return _typed(json.loads(text), kind, where)
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+    return _typed(value, kind, where)
 
 
 def _typed(value: Any, kind: Any, path: str) -> Any:  # noqa: ANN401
     """Returns `value` as `kind`: JSON's dicts and lists become dataclasses and tuples."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
-        return value
+        return _plain(value, path)
     if dataclasses.is_dataclass(kind):
         return _typed_dataclass(value, kind, path)
     if origin in (typing.Union, types.UnionType):
@@ -338,7 +353,20 @@ def _typed(value: Any, kind: Any, path: str) -> Any:  # noqa: ANN401
     expected = origin or kind
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise ValueError(f"{path}: expected {expected.__name__}, got {value!r}")
-    return value
+    return _plain(value, path) if expected is dict else value
+
+
+def _plain(value: Any, path: str) -> Any:  # noqa: ANN401
+    """Returns an argument with tuples for lists, so that it comes back from JSON as it was."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(v, f"{path}.{i}") for i, v in enumerate(value))
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(v, f"{path}.{key}") for key, v in value.items()}
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise ValueError(
+        f"{path}: expected a number, text, None, or lists and dicts of them, got {value!r}"
+    )
 
 
 def _typed_dataclass(value: Any, kind: Any, path: str) -> Any:  # noqa: ANN401

@@ -27,7 +27,9 @@ class MetricLog:
         path = workdir / "metrics.jsonl"
         kept = path.read_text().splitlines() if path.is_file() else []
         kept = [line for line in kept if _step(line) <= resumed_step]
-        path.write_text("".join(line + "\n" for line in kept))
+        temporary = path.with_name(path.name + ".incomplete")
+        temporary.write_text("".join(line + "\n" for line in kept))
+        temporary.rename(path)
         self._lines = path.open("a", buffering=1)
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from mljax.backbones import BACKBONES
 from mljax.checkpoint import load_model
 from mljax.config import Config, bind, lookup
 from mljax.data import AUGMENTATIONS, READERS
 from mljax.data.pipeline import Augmentation, Batches, eval_batches, train_batches
 from mljax.data.records import Records
+from mljax.heads import HEADS
 from mljax.model import Classifier, create_model, merge_model, split_model
 from mljax.optim import make_optimizer
 from mljax.sharding import batch_sharding, make_mesh, replicated, state_sharding
@@ -130,33 +133,77 @@ def check(config: Config, num_devices: int) -> None:
     Raises:
       ValueError: naming the field, what was expected and what it is.
     """
-    data, train = config.data, config.train
-    bind(lookup(READERS, data.reader.name, "reader"), data.reader.kwargs, data.reader.name)
+    for part, table, what in (
+        (config.data.reader, READERS, "reader"),
+        (config.model.backbone, BACKBONES, "backbone"),
+        (config.model.head, HEADS, "head"),
+    ):
+        bind(lookup(table, part.name, what), part.kwargs, f"{what} {part.name}")
     augmentations(config)
     check_losses(config.losses)
+    _check_numbers(config)
+    data, train = config.data, config.train
     micro = num_devices * train.accumulation
+    groups = train.accumulation * train.batch_norm_groups
     for name, value, divisor, why in (
         ("data.batch_size", data.batch_size, micro, "devices x train.accumulation"),
+        (
+            "data.batch_size",
+            data.batch_size,
+            groups,
+            "train.accumulation x train.batch_norm_groups",
+        ),
         ("data.eval_batch_size", data.eval_batch_size, num_devices, "devices"),
-        ("data.batch_size", data.batch_size, train.batch_norm_groups, "train.batch_norm_groups"),
     ):
-        if value < 1 or divisor < 1 or value % divisor:
+        if value % divisor:
             raise ValueError(
                 f"{name} must be a positive multiple of {divisor} ({why}), got {value}"
             )
+
+
+def _check_numbers(config: Config) -> None:
+    data, train, optimizer = config.data, config.train, config.optimizer
+    schedule = config.schedule
     positive = {
+        "data.batch_size": data.batch_size,
+        "data.eval_batch_size": data.eval_batch_size,
+        "data.preprocessing.image_size": data.preprocessing.image_size,
+        "data.preprocessing.std": min(data.preprocessing.std),
+        "eval.every_epochs": config.eval.every_epochs,
+        "optimizer.eps": optimizer.eps,
+        "optimizer.peak_lr": optimizer.peak_lr,
+        "schedule.epochs": schedule.epochs,
+        "schedule.final_factor": schedule.final_factor,
+        "schedule.initial_factor": schedule.initial_factor,
+        "train.accumulation": train.accumulation,
+        "train.batch_norm_groups": train.batch_norm_groups,
+        "train.checkpoint_every_steps": train.checkpoint_every_steps,
         "train.epochs": train.epochs,
-        "optimizer.peak_lr": config.optimizer.peak_lr,
         "train.keep_checkpoints": train.keep_checkpoints,
         "train.log_every_steps": train.log_every_steps,
-        "eval.every_epochs": config.eval.every_epochs,
-        "data.preprocessing.image_size": data.preprocessing.image_size,
     }
-    for name, value in positive.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
-    if not 0 <= train.ema_decay < 1:
-        raise ValueError(f"train.ema_decay must be in [0, 1), got {train.ema_decay}")
+    counts = {
+        "data.num_workers": data.num_workers,
+        "optimizer.weight_decay": optimizer.weight_decay,
+    }
+    decays = {
+        "optimizer.beta1": optimizer.beta1,
+        "optimizer.beta2": optimizer.beta2,
+        "train.ema_decay": train.ema_decay,
+    }
+    shares = {
+        "eval.threshold": config.eval.threshold,
+        "schedule.warmup_fraction": schedule.warmup_fraction,
+    }
+    for fields, expected, holds in (
+        (positive, "positive and finite", lambda x: 0 < x < math.inf),
+        (counts, "0 or more, and finite", lambda x: 0 <= x < math.inf),
+        (decays, "at least 0 and less than 1", lambda x: 0 <= x < 1),
+        (shares, "from 0 to 1", lambda x: 0 <= x <= 1),
+    ):
+        for name, value in fields.items():
+            if value is not None and not holds(value):
+                raise ValueError(f"{name} must be {expected}, got {value}")
 
 
 def augmentations(config: Config) -> list[Augmentation]:

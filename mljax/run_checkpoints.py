@@ -1,6 +1,8 @@
 """The checkpoints of a run: saved in the background, sealed, thinned out, and resumed from."""
 
+import copy
 import dataclasses
+import itertools
 import shutil
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,7 +49,12 @@ class RunCheckpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             _tidy(self._folder)
         wait_for_all("checkpoints opened")
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        handler = ocp.CompositeCheckpointHandler(
+            model=ocp.StandardCheckpointHandler(),
+            training=ocp.StandardCheckpointHandler(),
+            progress=ocp.JsonCheckpointHandler(),
+        )
+        self._checkpointer = ocp.AsyncCheckpointer(handler)
         self._background = ThreadPoolExecutor(1, "checkpoint")
 
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
@@ -60,9 +67,9 @@ class RunCheckpoints:
         self.wait()
         path = self._folder / str(int(state.step))
         items = {
-            "model": ocp.args.StandardSave({"params": state.params, "stats": state.stats}),
-            "training": ocp.args.StandardSave(_training(state)),
-            "progress": ocp.args.JsonSave(progress),
+            **{name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()},
+            # A copy: it is written while the run changes the original.
+            "progress": ocp.args.JsonSave(copy.deepcopy(progress)),
         }
         self._checkpointer.save(path, args=ocp.args.Composite(**items))
         self._saving = self._background.submit(self._complete, path)
@@ -72,17 +79,17 @@ class RunCheckpoints:
 
         Args:
           state: gives shapes and shardings.
+
+        Raises:
+          ValueError: if the checkpoint is of another network or optimizer.
         """
         steps = sealed(self._folder)
         if not steps:
             return None
-
-        def target(tree: Any) -> Any:  # noqa: ANN401
-            return ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
-
+        self._check_fits(steps[-1], state)
+        targets = jax.tree.map(ocp.utils.to_shape_dtype_struct, _items(state))
         items = {
-            "model": target({"params": state.params, "stats": state.stats}),
-            "training": target(_training(state)),
+            **{name: ocp.args.StandardRestore(tree) for name, tree in targets.items()},
             "progress": ocp.args.JsonRestore(),
         }
         restored = self._checkpointer.restore(steps[-1], args=ocp.args.Composite(**items))
@@ -94,15 +101,35 @@ class RunCheckpoints:
 
     def wait(self) -> None:
         """Waits for the save under way, if any; raises what went wrong in it."""
-        if self._saving is not None:
-            self._saving.result()
-            self._saving = None
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
     def close(self) -> None:
-        """Waits, and ends the background work."""
-        self.wait()
-        self._background.shutdown()
-        self._checkpointer.close()
+        """Waits, and ends the background work; raises as `wait`."""
+        try:
+            self.wait()
+        finally:
+            self._background.shutdown()
+            self._checkpointer.close()
+
+    def _check_fits(self, path: Path, state: TrainState) -> None:
+        metadata = self._checkpointer.metadata(path).item_metadata
+        assert metadata is not None
+        stored = _shapes({name: metadata[name].tree for name in _items(state)})
+        wanted = _shapes(_items(state))
+        differences = [
+            f"{name}: expected {wanted.get(name, 'nothing')}, got {stored.get(name, 'nothing')}"
+            for name in sorted(stored.keys() | wanted.keys())
+            if stored.get(name) != wanted.get(name)
+        ]
+        if differences:
+            listed = "\n  ".join(differences[:10])
+            raise ValueError(
+                f"checkpoint {path} does not fit the recipe ({len(differences)} differences)\n"
+                f"  {listed}\nGo on with the recipe in {path / 'recipe.json'}, or start anew in "
+                "another workdir"
+            )
 
     def _complete(self, path: Path) -> None:
         """Describes and seals the checkpoint at `path` when it is written; removes the oldest."""
@@ -120,6 +147,19 @@ class RunCheckpoints:
 def _without_model(state: TrainState) -> dict[str, Any]:
     fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
     return {name: value for name, value in fields.items() if name not in ("params", "stats")}
+
+
+def _items(state: TrainState) -> dict[str, dict[str, Any]]:
+    """Returns what orbax stores of a state: one tree a folder."""
+    return {
+        "model": {"params": state.params, "stats": state.stats},
+        "training": _training(state),
+    }
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:  # noqa: ANN401
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {_name(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _training(state: TrainState) -> dict[str, jax.Array]:
@@ -142,8 +182,14 @@ def _tidy(folder: Path) -> None:
             verify(path)
             return
         except DamagedCheckpointError as error:
-            aside = path.with_name(f"damaged-{path.name}")
+            aside = _unused(path.with_name(f"damaged-{path.name}"))
             path.rename(aside)
             warnings.warn(
                 f"{error}; it is now at {aside}, and the one before is used", stacklevel=2
             )
+
+
+def _unused(path: Path) -> Path:
+    """Returns `path`, or the first of `path-2`, `path-3`, ... that does not exist."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(p for p in itertools.chain([path], numbered) if not p.exists())

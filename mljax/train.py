@@ -5,8 +5,8 @@ or the run (its message says what to do), 143 terminated by SIGTERM after saving
 """
 
 import argparse
+import contextlib
 import dataclasses
-import functools
 import shutil
 import signal
 import sys
@@ -26,7 +26,6 @@ from rich.table import Table
 
 from mljax.checkpoint import save_model, sealed
 from mljax.config import Config, load_config, override, to_json
-from mljax.data.records import Records
 from mljax.evaluate import collect_scores
 from mljax.logs import MetricLog, make_progress
 from mljax.model import Arrays, merge_model
@@ -59,18 +58,18 @@ def fit(config: Config, workdir: str | Path, *, console: Console | None = None) 
     checkpoints = RunCheckpoints(
         workdir / "checkpoints", run.model, config, keep=config.train.keep_checkpoints
     )
-    state, progress = checkpoints.restore(run.state) or (run.state, {"best": None, "skipped": []})
-    start = int(state.step)
-    if jax.process_index() == 0:
-        _write_recipe(workdir, config, resumed=start > 0)
-    _print_start(run, start, console)
-    log = MetricLog(workdir, resumed_step=start) if jax.process_index() == 0 else None
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(checkpoints.close)
+        progress = {"best": None, "skipped": []}
+        state, progress = checkpoints.restore(run.state) or (run.state, progress)
+        start = int(state.step)
+        log = None
+        if jax.process_index() == 0:
+            _write_recipe(workdir, config, resumed=start > 0)
+            log = MetricLog(workdir, resumed_step=start)
+            stack.callback(log.close)
+        _print_start(run, start, console)
         return _loop(run, state, progress, checkpoints, log, workdir, console)
-    finally:
-        checkpoints.close()
-        if log is not None:
-            log.close()
 
 
 def _loop(
@@ -97,7 +96,7 @@ def _loop(
         task = bar.add_task("training", total=run.total_steps, completed=start, status="")
         for step in range(start + 1, run.total_steps + 1):
             batch = next(batches)
-            _note_skipped(batch, run.train, progress)
+            progress["skipped"] += batch["index"][~batch["valid"]].tolist()
             inputs = {k: v for k, v in batch.items() if k != "index"}
             state, metrics = run.step(state, put_batch(inputs, run.mesh), key)
             # The check waits for the step before, so that this one is already under way.
@@ -116,13 +115,15 @@ def _loop(
             stop = termination.is_due(step)
             if step % every == 0 or step == run.total_steps or stop:
                 _check_finite(pending, run, step)
+                progress["skipped"] = _skipped_anywhere(run, progress["skipped"])
                 checkpoints.save(state, progress)
             bar.update(task, completed=step)
             if stop:
                 checkpoints.wait()
                 raise SystemExit(TERMINATED)
     if evaluation is None:
-        evaluation = _evaluate(run, state, run.total_steps, progress, log, workdir, console)
+        # The run was complete: its log has this evaluation already.
+        evaluation = _evaluate(run, state, run.total_steps, progress, None, workdir, console)
     _print_end(run, state, progress, evaluation, workdir, console)
     return evaluation
 
@@ -144,11 +145,13 @@ def _check_finite(metrics: dict[str, Any], run: Run, step: int) -> None:
     )
 
 
-def _note_skipped(batch: dict[str, np.ndarray], records: Records, progress: dict[str, Any]) -> None:
-    for index in batch["index"][~batch["valid"]]:
-        name = records.name(int(index))
-        if name not in progress["skipped"]:
-            progress["skipped"].append(name)
+def _skipped_anywhere(run: Run, skipped: list[int]) -> list[int]:
+    """Returns the training images, by number, that were skipped as bad in any process."""
+    bad = np.zeros(len(run.train), bool)
+    bad[skipped] = True
+    if jax.process_count() > 1 and run.config.data.bad_images == "skip":
+        bad = multihost_utils.process_allgather(bad).any(axis=0)
+    return np.flatnonzero(bad).tolist()
 
 
 def _evaluate(
@@ -164,14 +167,15 @@ def _evaluate(
     weights: dict[str, tuple[Arrays, Arrays]] = {"plain": (state.params, state.stats)}
     if state.ema_params:
         weights["ema"] = (state.ema_params, state.ema_stats)
-    found, skipped = {}, []
-    for name, arrays in weights.items():
-        with run.eval_batches() as batches:
-            forward = functools.partial(run.forward, *arrays)
-            scores, labels, ignored, skipped = collect_scores(forward, batches)
-        found[name] = evaluate_scores(
-            scores, labels, ignored=ignored, threshold=run.config.eval.threshold
+    with run.eval_batches() as batches:
+        scores, labels, ignored, skipped = collect_scores(
+            lambda images: np.stack([run.forward(*w, images) for w in weights.values()]), batches
         )
+    threshold = run.config.eval.threshold
+    found = {
+        name: evaluate_scores(s, labels, ignored=ignored, threshold=threshold)
+        for name, s in zip(weights, scores, strict=True)
+    }
     figures = {name: e.mean_average_precision for name, e in found.items()}
     better = max(figures, key=lambda name: np.nan_to_num(figures[name], nan=-1.0))
     if log is not None:
@@ -298,7 +302,11 @@ def _print_end(
     if skipped := int(state.skipped):
         console.print(f"{skipped} steps were left out: not finite")
     if bad := progress["skipped"]:
-        console.print(f"{len(bad)} images could not be read: {', '.join(bad[:10])}")
+        names = ", ".join(run.train.name(index) for index in bad[:10])
+        more = ", ..." if len(bad) > 10 else ""
+        console.print(
+            f"{len(bad)} training images could not be read: {names}{more}", highlight=False
+        )
 
 
 def dry_run(config: Config, console: Console) -> None:

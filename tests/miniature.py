@@ -1,5 +1,7 @@
 """A network and a recipe small enough for the tests of commands."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
@@ -13,6 +15,7 @@ from mljax.config import (
     OptimizerConfig,
     Preprocessing,
     TrainConfig,
+    override,
     part,
 )
 from mljax.data.digits import CLASS_NAMES
@@ -59,6 +62,32 @@ def recipe(**data):
         train=TrainConfig(epochs=1.0),
         eval=EvalConfig(threshold=0.6),
     )
+
+
+def training_recipe(*assignments):
+    """Returns a recipe of 60 steps, 10 an epoch, with augmentation and a moving average.
+
+    Its network has one block of each kind: what is compiled for it takes the most of these tests.
+
+    Args:
+      assignments: changes, as `optimizer.peak_lr=1e-2`.
+    """
+    config = dataclasses.replace(
+        recipe(
+            reader=part("digits", num_images=80),
+            augment=(part("cutout"), part("randaugment")),
+        ),
+        model=ModelConfig(backbone=part("tresnet_m", layers=(1, 0, 1, 0), width=8)),
+        train=TrainConfig(
+            epochs=6.0,
+            ema_decay=0.9,
+            checkpoint_every_steps=20,
+            keep_checkpoints=3,
+            log_every_steps=1,
+        ),
+        eval=EvalConfig(every_epochs=2),
+    )
+    return override(config, assignments)
 
 
 def save_photo(path, seed=0, size=(60, 40)):
