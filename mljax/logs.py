@@ -31,7 +31,12 @@ class MetricLog:
         temporary.write_text("".join(line + "\n" for line in kept))
         temporary.rename(path)
         self._lines = path.open("a", buffering=1)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
+        self._board = SummaryWriter(
+            str(workdir / "tensorboard"),
+            purge_step=resumed_step + 1,
+            # The name has the second in it: a run that resumes at once must not write over it.
+            filename_suffix=f".from-step-{resumed_step + 1:09d}",
+        )
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes the scalars of one step; one that is not finite becomes null in the JSON."""
@@ -39,6 +44,10 @@ class MetricLog:
         self._lines.write(json.dumps({"step": step, **finite}) + "\n")
         for name, value in scalars.items():
             self._board.add_scalar(name, float(value), step)
+
+    def flush(self) -> None:
+        """Writes out what is still in memory, so that a checkpoint does not outlive its log."""
+        self._board.flush()
 
     def close(self) -> None:
         """Writes out what is still in memory."""

@@ -1,10 +1,12 @@
 """A network and a recipe small enough for the tests of commands."""
 
 import dataclasses
+import struct
 
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from mljax.config import (
     Config,
@@ -96,3 +98,29 @@ def save_photo(path, seed=0, size=(60, 40)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(coarse).resize(size).save(path)
     return path
+
+
+def read_tensorboard(folder):
+    """Returns {tag: {step: value}} as TensorBoard shows it, from the records of its files."""
+    shown = {}
+    for path in sorted(folder.iterdir()):
+        for event in map(Event.FromString, _records(path.read_bytes())):
+            if event.session_log.status == SessionLog.START:
+                # A resumed run takes back what came at this step or later.
+                shown = {
+                    tag: {step: v for step, v in values.items() if step < event.step}
+                    for tag, values in shown.items()
+                }
+            for value in event.summary.value:
+                shown.setdefault(value.tag, {})[event.step] = value.simple_value
+    return shown
+
+
+def _records(content):
+    """Yields the records of a TFRecord file: length, checksum of it, bytes, checksum of them."""
+    while content:
+        (length,) = struct.unpack("<Q", content[:8].ljust(8, b"\0"))
+        if len(content) < 16 + length:
+            return  # A killed run was about to write it.
+        yield content[12 : 12 + length]
+        content = content[16 + length :]
