@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from flax import nnx
 
+from mljax.heads.kernel_mixture import KernelMixture
 from mljax.heads.linear import Bottleneck, Linear
 from mljax.heads.ml_decoder import MLDecoder
 
@@ -11,4 +12,5 @@ HEADS: dict[str, Callable[..., nnx.Module]] = {
     "linear": Linear,
     "bottleneck": Bottleneck,
     "ml_decoder": MLDecoder,
+    "kernel_mixture": KernelMixture,
 }
