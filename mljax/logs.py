@@ -20,7 +20,8 @@ from tensorboardX import SummaryWriter
 class MetricLog:
     """Appends scalars to `metrics.jsonl` and to TensorBoard files in a workdir.
 
-    Lines of steps after `resumed_step` are removed: the run is about to write them again.
+    Lines of steps after `resumed_step` are removed: the run is about to write them again. A line
+    is on disk at once; TensorBoard's files lag by two seconds, which a killed run may lose.
     """
 
     def __init__(self, workdir: Path, *, resumed_step: int) -> None:
@@ -34,6 +35,7 @@ class MetricLog:
         self._board = SummaryWriter(
             str(workdir / "tensorboard"),
             purge_step=resumed_step + 1,
+            flush_secs=2,
             # The name has the second in it: a run that resumes at once must not write over it.
             filename_suffix=f".from-step-{resumed_step + 1:09d}",
         )
@@ -44,10 +46,6 @@ class MetricLog:
         self._lines.write(json.dumps({"step": step, **finite}) + "\n")
         for name, value in scalars.items():
             self._board.add_scalar(name, float(value), step)
-
-    def flush(self) -> None:
-        """Writes out what is still in memory, so that a checkpoint does not outlive its log."""
-        self._board.flush()
 
     def close(self) -> None:
         """Writes out what is still in memory."""

@@ -252,14 +252,14 @@ def initialize_from(model: Classifier, path: str) -> tuple[Classifier, str]:
     wanted = params | stats
 
     def differences(prefix: str) -> list[str]:
-        paths = [p for p in (*wanted, *(given.keys() - wanted.keys())) if p.startswith(prefix)]
+        paths = sorted(p for p in wanted.keys() | given.keys() if p.startswith(prefix))
         shape = {p: [getattr(a.get(p), "shape", "nothing") for a in (wanted, given)] for p in paths}
         return [f"{p}: expected {a}, got {b}" for p, (a, b) in shape.items() if a != b]
 
     if problems := differences("backbone."):
         listed = "\n  ".join(problems[:20])
         raise ValueError(
-            f"model.init_from {path}: its backbone is not {model.spec.backbone.name} "
+            f"model.init_from {path}: its backbone is not this {model.spec.backbone.name} "
             f"({len(problems)} differences)\n  {listed}"
         )
     prefixes = ("backbone.",) if differences("head.") else ("backbone.", "head.")

@@ -116,8 +116,6 @@ def _loop(
             if step % every == 0 or step == run.total_steps or stop:
                 _check_finite(pending, run, step)
                 progress["skipped"] = _skipped_anywhere(run, progress["skipped"])
-                if log is not None:
-                    log.flush()
                 checkpoints.save(state, progress)
             bar.update(task, completed=step)
             if stop:

@@ -27,12 +27,18 @@ BACKBONE = part("tresnet_m", layers=(1, 1, 1, 1), width=8)
 PREPROCESSING = Preprocessing(image_size=32)
 
 
-def model(*, backbone=BACKBONE, class_names=CLASS_NAMES, preprocessing=PREPROCESSING):
+def model(
+    *,
+    backbone=BACKBONE,
+    num_classes=10,
+    class_names=CLASS_NAMES,
+    preprocessing=PREPROCESSING,
+):
     """Returns a TResNet of ten classes whose scores differ between images and classes.
 
     Its arrays are filled here, since initializing them would be compiled first.
     """
-    spec = ModelSpec(backbone=backbone, head=part("linear"), num_classes=10)
+    spec = ModelSpec(backbone=backbone, head=part("linear"), num_classes=num_classes)
     graph, params, stats = split_model(abstract_model(spec))
     rng = np.random.default_rng(0)
 

@@ -38,14 +38,6 @@ def test_a_row_is_on_disk_when_it_is_written(tmp_path):
     log.close()
 
 
-def test_flushed_scalars_are_in_the_tensorboard_file(tmp_path):
-    log = MetricLog(tmp_path, resumed_step=0)
-    log.write(1, {"loss": 0.5})
-    log.flush()
-    assert miniature.read_tensorboard(tmp_path / "tensorboard") == {"loss": {1: 0.5}}
-    log.close()
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_scalars_that_are_not_finite_are_null(tmp_path, value):
     log = MetricLog(tmp_path, resumed_step=0)
