@@ -116,14 +116,16 @@ class ActivatedBatchNorm(nnx.Module):
             mean, var = self.mean[...][None], self.var[...][None]
         else:
             mean, var = self._batch_statistics(grouped)
-        scale = self.scale[...]
-        gain = jnp.where(scale < 0, -scale, scale) + self.eps
-        factor = gain[None] * jax.lax.rsqrt(var + self.eps)
+        factor = self._gain()[None] * jax.lax.rsqrt(var + self.eps)
         middle = tuple(range(1, grouped.ndim - 1))
         y = (grouped - jnp.expand_dims(mean, middle)) * jnp.expand_dims(factor, middle)
         y = y + jnp.expand_dims(self.bias[...], (0, *middle))
         y = jnp.where(y < 0, y * self.slope, y)
         return y.reshape(x.shape).astype(x.dtype)
+
+    def _gain(self) -> Float[Array, " c"]:
+        scale = self.scale[...]
+        return jnp.where(scale < 0, -scale, scale) + self.eps
 
     def _split_groups(self, x: Float[Array, "b *d c"]) -> Float[Array, "g n *d c"]:
         groups = 1 if self.use_running_average else self.groups
@@ -148,6 +150,22 @@ class ActivatedBatchNorm(nnx.Module):
         for stat, new in ((self.mean, mean), (self.var, unbiased)):
             stat[...] = (1 - self.momentum) * stat[...] + self.momentum * new.mean(0)
         return mean, var
+
+
+class BatchNorm(ActivatedBatchNorm):
+    """torch's batch norm: the gain is `scale` itself, and no activation follows.
+
+    `y = (x - mean) / sqrt(var + eps) * scale + bias`; all else as in `ActivatedBatchNorm`.
+
+    Source: torch.nn.BatchNorm2d; Ioffe and Szegedy, Batch Normalization,
+    https://arxiv.org/abs/1502.03167, algorithm 1.
+    """
+
+    def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(num_features, slope=1.0, eps=eps, momentum=momentum)
+
+    def _gain(self) -> Float[Array, " c"]:
+        return self.scale[...]
 
 
 class ConvNorm(nnx.Module):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from flax import nnx
 
+from mljax.backbones.resnet import resnet18, resnet34, resnet50, resnet101
 from mljax.backbones.tresnet import tresnet_l, tresnet_l_v2, tresnet_m, tresnet_xl
 
 BACKBONES: dict[str, Callable[..., nnx.Module]] = {
@@ -11,4 +12,8 @@ BACKBONES: dict[str, Callable[..., nnx.Module]] = {
     "tresnet_l": tresnet_l,
     "tresnet_xl": tresnet_xl,
     "tresnet_l_v2": tresnet_l_v2,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
 }

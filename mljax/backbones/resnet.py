@@ -1,0 +1,170 @@
+"""ResNet, as torchvision has it for ImageNet and SupContrast for CIFAR.
+
+He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, table 1;
+the stride of a Bottleneck is in its 3x3 convolution. torchvision `models/resnet.py`;
+HobbitLong/SupContrast `networks/resnet_big.py`.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from mljax.layers import BatchNorm, kaiming_fan_out
+
+
+class Unit(nnx.Module):
+    """A convolution without bias, padded by half its kernel on each side, then batch norm."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.conv = nnx.Conv(
+            in_features,
+            out_features,
+            (kernel_size, kernel_size),
+            strides=stride,
+            # Written out: "SAME" pads less before than after where the stride is 2.
+            padding=kernel_size // 2,
+            use_bias=False,
+            kernel_init=kaiming_fan_out,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = BatchNorm(out_features)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
+        """Returns the map of `out_features` channels, of 1/stride of the size, rounded up."""
+        return self.norm(self.conv(x))
+
+
+class BasicBlock(nnx.Module):
+    """Two 3x3 convolutions."""
+
+    expansion = 1
+
+    def __init__(
+        self,
+        in_features: int,
+        planes: int,
+        *,
+        stride: int,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.conv1 = Unit(in_features, planes, 3, stride=stride, dtype=dtype, rngs=rngs)
+        self.conv2 = Unit(planes, planes, 3, dtype=dtype, rngs=rngs)
+        self.shortcut = _make_shortcut(in_features, planes, stride, dtype, rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
+        """Returns the map, of half the size where the stride is 2."""
+        y = self.conv2(jax.nn.relu(self.conv1(x)))
+        return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3, 1x1 convolutions; the second has the stride, the last four times the channels."""
+
+    expansion = 4
+
+    def __init__(
+        self,
+        in_features: int,
+        planes: int,
+        *,
+        stride: int,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        out_features = planes * self.expansion
+        self.conv1 = Unit(in_features, planes, 1, dtype=dtype, rngs=rngs)
+        self.conv2 = Unit(planes, planes, 3, stride=stride, dtype=dtype, rngs=rngs)
+        self.conv3 = Unit(planes, out_features, 1, dtype=dtype, rngs=rngs)
+        self.shortcut = _make_shortcut(in_features, out_features, stride, dtype, rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
+        """Returns the map, of half the size where the stride is 2."""
+        y = jax.nn.relu(self.conv2(jax.nn.relu(self.conv1(x))))
+        return jax.nn.relu(self.conv3(y) + (x if self.shortcut is None else self.shortcut(x)))
+
+
+def _make_shortcut(
+    in_features: int, out_features: int, stride: int, dtype: DTypeLike | None, rngs: nnx.Rngs
+) -> Unit | None:
+    if stride == 1 and in_features == out_features:
+        return None
+    return Unit(in_features, out_features, 1, stride=stride, dtype=dtype, rngs=rngs)
+
+
+class ResNet(nnx.Module):
+    """Stem and four stages; the map has 1/32 of the image's size, or 1/8 behind the CIFAR stem.
+
+    Kernels start with N(0, sqrt(2 / fan_out)), gains with 1.
+
+    Args:
+      layers: number of blocks in each stage.
+      bottleneck: Bottleneck blocks in place of Basic ones.
+      width: channels of the stem and of the first stage's narrow convolutions.
+      cifar_stem: a 3x3 convolution with stride 1, without the max-pool, for images of about 32
+        pixels; otherwise 7x7 with stride 2, then the max-pool 3x3 with stride 2.
+      dtype: of the computation; None keeps the images' and parameters' own.
+
+    Attributes:
+      num_features: channels of the map.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: Sequence[int] = (3, 4, 6, 3),
+        bottleneck: bool = True,
+        width: int = 64,
+        cifar_stem: bool = False,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if len(layers) != 4:
+            raise ValueError(f"ResNet has 4 stages; layers needs 4 entries, got {layers}")
+        kernel_size, stride = (3, 1) if cifar_stem else (7, 2)
+        self.stem = Unit(3, width, kernel_size, stride=stride, dtype=dtype, rngs=rngs)
+        self.cifar_stem = cifar_stem
+        block_type = Bottleneck if bottleneck else BasicBlock
+        features = width
+        stages = []
+        for stage, count in enumerate(layers):
+            planes = width * 2**stage
+            blocks = []
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                block = block_type(features, planes, stride=stride, dtype=dtype, rngs=rngs)
+                blocks.append(block)
+                features = planes * block_type.expansion
+            stages.append(nnx.List(blocks))
+        self.stages = nnx.List(stages)
+        self.num_features = features
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b i j c"]:
+        """Returns the feature map of normalized images of any size."""
+        x = jax.nn.relu(self.stem(images))
+        if not self.cifar_stem:
+            x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for blocks in self.stages:
+            for block in blocks:
+                x = block(x)
+        return x
+
+
+resnet18 = functools.partial(ResNet, layers=(2, 2, 2, 2), bottleneck=False)
+resnet34 = functools.partial(ResNet, layers=(3, 4, 6, 3), bottleneck=False)
+resnet50 = functools.partial(ResNet, layers=(3, 4, 6, 3))
+resnet101 = functools.partial(ResNet, layers=(3, 4, 23, 3))
