@@ -1,12 +1,13 @@
 """Readers of data sets on disk, augmentation, and the pipeline that makes batches of them."""
 
-from mljax.data import augment, coco, digits, image_csv, voc
+from mljax.data import augment, coco, digits, image_csv, partial, voc
 
 READERS = {
     "digits": digits.digits,
     "csv": image_csv.csv_table,
     "coco": coco.coco,
     "voc": voc.voc,
+    "partial": partial.partial,
 }
 
 AUGMENTATIONS = {

@@ -1,5 +1,7 @@
 """Partial annotation, simulated: hides labels of a fully annotated data set.
 
+In a recipe, the reader `partial` wraps another one and hides labels of the training split alone.
+
 Ben-Baruch et al., "Multi-label Classification with Partial Annotations using Class-aware Selective
 Loss", section on simulated COCO, https://arxiv.org/abs/2110.10955;
 Alibaba-MIIL/PartialLabelingCSL coco_simulation.py. The original draws from NumPy's global legacy
@@ -8,10 +10,13 @@ after `np.random.seed(seed)`.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int8
 
+from mljax.config import bind, lookup
 from mljax.data.records import Records
 
 Rng = np.random.Generator | np.random.RandomState
@@ -86,3 +91,40 @@ def simulate(
     rng = np.random.RandomState(seed) if legacy else np.random.default_rng(seed)
     labels = np.stack([np.asarray(row, np.int8) for row in records.labels])
     return dataclasses.replace(records, labels=METHODS[method](labels, amount, rng))
+
+
+def partial(
+    split: str,
+    *,
+    reader: str,
+    reader_kwargs: Mapping[str, Any] | None = None,
+    method: str,
+    amount: int | float,
+    seed: int = 0,
+    legacy: bool = False,
+    hidden_split: str = "train",
+) -> Records:
+    """Reads a split with another reader; hides labels if it is the training split.
+
+    Args:
+      split: of the other reader.
+      reader: its name.
+      reader_kwargs: its arguments.
+      method: see `simulate`, as for the next three.
+      amount: how many labels, or what share.
+      seed: of the choice.
+      legacy: draw as the original does.
+      hidden_split: the only split whose labels are hidden.
+
+    Raises:
+      ValueError: for an unknown reader or method, or arguments that they do not take.
+    """
+    from mljax.data import READERS
+
+    kwargs = dict(reader_kwargs or {})
+    function = lookup(READERS, reader, "reader")
+    bind(function, kwargs, f"reader {reader}")
+    records = function(split, **kwargs)
+    if split != hidden_split:
+        return records
+    return simulate(records, method, amount, seed=seed, legacy=legacy)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mljax.data.partial import fix_per_class, random_per_sample, simulate
+from mljax.data.digits import digits
+from mljax.data.partial import fix_per_class, partial, random_per_sample, simulate
 from mljax.data.records import Records
 from tests import golden
 
@@ -112,3 +113,42 @@ def test_labels_may_be_anything_with_rows():
 def test_an_impossible_simulation_raises(method, amount, message):
     with pytest.raises(ValueError, match=message):
         simulate(_records(LABELS), method, amount)
+
+
+RECIPE = {
+    "reader": "digits",
+    "reader_kwargs": {"num_images": 30},
+    "method": "random_per_sample",
+    "amount": 0.5,
+}
+
+
+def test_the_reader_hides_labels_of_the_training_split():
+    records = partial("train", **RECIPE, seed=3)
+    whole = digits("train", num_images=30)
+    np.testing.assert_array_equal(records.images, whole.images)
+    expected = simulate(whole, "random_per_sample", 0.5, seed=3).labels
+    np.testing.assert_array_equal(records.labels, expected)
+    assert (records.labels == -1).any()
+
+
+def test_the_reader_leaves_other_splits_whole():
+    records = partial("val", **RECIPE)
+    np.testing.assert_array_equal(records.labels, digits("val", num_images=30).labels)
+
+
+def test_the_training_split_may_have_another_name():
+    assert (partial("val", **RECIPE, hidden_split="val").labels == -1).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reader": "digit"}, "unknown reader 'digit'; did you mean digits"),
+        ({"reader_kwargs": {"images": 3}}, "reader digits takes no argument 'images'"),
+        ({"method": "per_image"}, "method must be one of"),
+    ],
+)
+def test_what_the_wrapped_reader_does_not_take_raises(changes, message):
+    with pytest.raises(ValueError, match=message):
+        partial("train", **RECIPE | changes)
