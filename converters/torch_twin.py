@@ -21,28 +21,29 @@ def to_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.tensor(array) for name, array in arrays.items()}
 
 
-@torch.no_grad()
 def tresnet_logits(
     weights: Mapping[str, Tensor],
     images: Tensor,
     *,
     stem_slope: float = 1e-2,
     block_slope: float = 1e-3,
+    training: bool = False,
 ) -> Tensor:
-    """Returns the logits `[b, k]` of a TResNet with a linear or bottleneck head, in eval mode.
+    """Returns the logits `[b, k]` of a TResNet with a linear or bottleneck head.
 
     Args:
       weights: the state dict.
       images: `[b, 3, h, w]` in [0, 1], sides multiples of 4.
       stem_slope: of the stem's leaky rectifier.
       block_slope: of those within blocks.
+      training: normalize by the batch's statistics and move the running ones.
     """
-    x = _unit(weights, "body.conv1", _space_to_depth(images), stem_slope)
+    x = _unit(weights, "body.conv1", _space_to_depth(images), stem_slope, training)
     for stage in (1, 2, 3, 4):
         index = 0
         while _has(weights, f"body.layer{stage}.{index}."):
             stride = 2 if stage > 1 and index == 0 else 1
-            x = _block(weights, f"body.layer{stage}.{index}", x, stride, block_slope)
+            x = _block(weights, f"body.layer{stage}.{index}", x, stride, block_slope, training)
             index += 1
     pooled = x.mean((2, 3))
     if "head.fc.FC.weight" in weights:
@@ -67,7 +68,9 @@ def _space_to_depth(x: Tensor, block: int = 4) -> Tensor:
     return x.reshape(b, block * block * c, h // block, w // block)
 
 
-def _unit(weights: Mapping[str, Tensor], name: str, x: Tensor, slope: float) -> Tensor:
+def _unit(
+    weights: Mapping[str, Tensor], name: str, x: Tensor, slope: float, training: bool
+) -> Tensor:
     """Convolution, then in-place activated batch norm; slope 1 is the identity."""
     if f"{name}.conv.weight" in weights:
         conv, norm = f"{name}.conv", f"{name}.bn"
@@ -79,7 +82,7 @@ def _unit(weights: Mapping[str, Tensor], name: str, x: Tensor, slope: float) -> 
     kernel = weights[f"{conv}.weight"]
     x = F.conv2d(x, kernel, padding=kernel.shape[-1] // 2)
     mean, var = weights[f"{norm}.running_mean"], weights[f"{norm}.running_var"]
-    x = F.batch_norm(x, mean, var, gain, weights[f"{norm}.bias"], eps=_EPS)
+    x = F.batch_norm(x, mean, var, gain, weights[f"{norm}.bias"], training, eps=_EPS)
     return F.leaky_relu(x, slope)
 
 
@@ -90,21 +93,26 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def _block(
-    weights: Mapping[str, Tensor], name: str, x: Tensor, stride: int, slope: float
+    weights: Mapping[str, Tensor],
+    name: str,
+    x: Tensor,
+    stride: int,
+    slope: float,
+    training: bool,
 ) -> Tensor:
     bottleneck = _has(weights, f"{name}.conv3.")
-    y = _unit(weights, f"{name}.conv1", x, slope)
+    y = _unit(weights, f"{name}.conv1", x, slope, training)
     if bottleneck:
-        y = _unit(weights, f"{name}.conv2", y, slope)
+        y = _unit(weights, f"{name}.conv2", y, slope, training)
     y = _blur(y) if stride == 2 else y
     if bottleneck:
-        y = _unit(weights, f"{name}.conv3", _squeeze_excite(weights, name, y), 1.0)
+        y = _unit(weights, f"{name}.conv3", _squeeze_excite(weights, name, y), 1.0, training)
     else:
-        y = _squeeze_excite(weights, name, _unit(weights, f"{name}.conv2", y, 1.0))
+        y = _squeeze_excite(weights, name, _unit(weights, f"{name}.conv2", y, 1.0, training))
     if _has(weights, f"{name}.downsample."):
         if stride == 2:
             x = F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
-        x = _unit(weights, f"{name}.downsample.{stride - 1}", x, 1.0)
+        x = _unit(weights, f"{name}.downsample.{stride - 1}", x, 1.0, training)
     return F.relu(y + x)
 
 

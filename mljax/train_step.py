@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float
 
 from mljax.config import Config, LossConfig, bind, lookup
 from mljax.losses import LOSSES
@@ -32,23 +32,25 @@ Batch = dict[str, Any]
 class TrainState:
     """All that a run changes.
 
+    As a tree it also holds shardings or shapes in place of the arrays, hence the loose types.
+
     Attributes:
-      step: optimizer steps taken, skipped ones included.
+      step: int32 scalar, optimizer steps taken, skipped ones included.
       params: parameters by dotted path.
       stats: other arrays by dotted path: running statistics.
       ema_params: moving average of `params`; empty without one.
       ema_stats: moving average of `stats`.
       opt_state: optax's.
-      skipped: steps whose update was left out because something in it was not finite.
+      skipped: int32 scalar, steps whose update was left out because something in it was not finite.
     """
 
-    step: Int[Array, ""]
+    step: Any
     params: Arrays
     stats: Arrays
     ema_params: Arrays
     ema_stats: Arrays
-    opt_state: PyTree
-    skipped: Int[Array, ""]
+    opt_state: Any
+    skipped: Any
 
 
 def make_state(
