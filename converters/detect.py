@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from converters.kernel_mixture import ENCODER
 from converters.tresnet import Naming
 from mljax.config import Part, Preprocessing
 
@@ -22,6 +24,13 @@ _L_V2_SLOPES = (
     "leaky slopes 1e-2 in the stem and 1e-3 in the blocks unless given, as in ImageNet21K and "
     "ML_Decoder; the Stanford-Cars network of Alibaba-MIIL/TResNet has 1e-6 for both"
 )
+
+# KMCL's data sets with statistics of their own, by number of classes: (name, mean, std).
+_KMCL_DATASETS = {
+    9: ("ADP", (0.81233799, 0.64032477, 0.81902153), (0.18129702, 0.25731668, 0.16800649)),
+    14: ("ChestX-ray14", (0.50576189, 0.50576189, 0.50576189), (1.0, 1.0, 1.0)),
+}
+_IMAGENET = ("ImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +70,13 @@ def detect(tensors: Mapping[str, np.ndarray], name: str = "the source") -> Detec
     Raises:
       ValueError: for a state dict of no known system.
     """
+    if any(key.startswith(f"{ENCODER}body.layer1.0.conv1.") for key in tensors):
+        return _detect_kmcl(tensors, name)
     if not any(key.startswith("body.layer1.0.conv1.") for key in tensors):
         first = ", ".join(list(tensors)[:4])
         raise ValueError(
-            f"{name}: is of no known system; known are TResNet (original and timm names) with a "
-            f"linear, bottleneck or ML-Decoder head. Its first tensors are {first}"
+            f"{name}: is of no known system; known are KMCL, and TResNet (original and timm names) "
+            f"with a linear, bottleneck or ML-Decoder head. Its first tensors are {first}"
         )
     naming: Naming = "timm" if any(k.startswith("body.conv1.bn.") for k in tensors) else "original"
     backbone, variant = _detect_tresnet(tensors, name)
@@ -149,9 +160,62 @@ def _ml_decoder_naming(tensors: Mapping[str, np.ndarray]) -> Naming:
     return "timm" if any(key.startswith("head.duplicate_") for key in tensors) else "original"
 
 
-def _rows(tensors: Mapping[str, np.ndarray], layer: str, name: str) -> int:
+def _detect_kmcl(tensors: Mapping[str, np.ndarray], name: str) -> Detection:
+    encoder = {k.removeprefix(ENCODER): v for k, v in tensors.items() if k.startswith(ENCODER)}
+    backbone, variant = _detect_tresnet(encoder, name)
+    num_classes = _rows(tensors, "kmm.pi", name)
+    anisotropic = any(key.startswith("downsampler.") for key in tensors)
+    kwargs: dict[str, Any] = {"covariance": "anisotropic" if anisotropic else "isotropic"}
+    if any(key.startswith(("kmm.mean.", "kmm.var.")) for key in tensors):
+        kwargs["similarity"] = _detect_similarity(tensors, num_classes, anisotropic, name)
+    else:
+        kwargs["asymmetric_only"] = True
+    if anisotropic and (width := _rows(tensors, "downsampler", name, "reduction")) != 128:
+        kwargs["reduced_features"] = width
+    size = 224 if backbone.name == "tresnet_m" else 448
+    dataset, mean, std = _KMCL_DATASETS.get(num_classes, _IMAGENET)
+    kernels = f"{kwargs['covariance']}, {kwargs.get('similarity', 'asymmetric loss only')}"
+    return Detection(
+        backbone=backbone,
+        head=Part(name="kernel_mixture", kwargs=kwargs),
+        num_classes=num_classes,
+        naming="original",
+        head_naming="original",
+        preprocessing=Preprocessing(image_size=size, mean=mean, std=std),
+        description=f"KMCL {variant}, kernel mixture head ({kernels}), {num_classes} classes",
+        assumption=(
+            f"{size} pixels, as KMCL's {variant}, unless given or in the file's name; mean and std "
+            f"of {dataset}, as KMCL's networks of {num_classes} classes, unless given"
+        ),
+    )
+
+
+def _detect_similarity(
+    tensors: Mapping[str, np.ndarray], num_classes: int, anisotropic: bool, name: str
+) -> str:
+    """Returns the similarity, which shows in the number of variances."""
+    variances = _rows(tensors, "kmm.var", name, "variances")
+    weights = [a for key, a in tensors.items() if key.startswith("kmm.") and a.ndim == 2]
+    width = weights[0].shape[1] if weights else 0
+    # The last wins: with as many classes as features it is the original's default.
+    known = {
+        1: "rbf",
+        width: "mahalanobis",
+        num_classes * (width if anisotropic else 1): "bhattacharyya",
+    }
+    if variances not in known:
+        raise ValueError(
+            f"{name}: kmm.var has {variances} outputs, expected {' or '.join(map(str, known))} for "
+            f"{num_classes} classes and {width} features"
+        )
+    return known[variances]
+
+
+def _rows(
+    tensors: Mapping[str, np.ndarray], layer: str, name: str, what: str = "classifier"
+) -> int:
     """Returns the number of outputs of a linear layer from its weight or its bias."""
     for key in (f"{layer}.weight", f"{layer}.bias"):
         if key in tensors and tensors[key].ndim:
             return tensors[key].shape[0]
-    raise ValueError(f"{name}: has no classifier: neither {layer}.weight nor {layer}.bias")
+    raise ValueError(f"{name}: has no {what}: neither {layer}.weight nor {layer}.bias")

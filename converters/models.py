@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from converters.detect import Detection, detect
+from converters.kernel_mixture import ENCODER, kernel_mixture_table
 from converters.ml_decoder import ml_decoder_table
 from converters.read_torch import TorchFile, read_torch
 from converters.table import ImportReport, Table, export_tensors, import_tensors, join
@@ -17,6 +18,7 @@ from converters.tresnet import Naming, linear_head_table, tresnet_table
 from mljax.backbones.tresnet import TResNet
 from mljax.config import Part, Preprocessing
 from mljax.heads import HEADS
+from mljax.heads.kernel_mixture import KernelMixture
 from mljax.heads.linear import Linear
 from mljax.heads.ml_decoder import MLDecoder
 from mljax.model import Classifier, ModelSpec, abstract_model
@@ -25,6 +27,7 @@ BACKBONE_TABLES: dict[type[nnx.Module], Callable[..., Table]] = {TResNet: tresne
 HEAD_TABLES: dict[type[nnx.Module], Callable[..., Table]] = {
     Linear: linear_head_table,
     MLDecoder: ml_decoder_table,
+    KernelMixture: kernel_mixture_table,
 }
 
 
@@ -93,18 +96,17 @@ def find_table(model: Classifier, naming: Naming, head_naming: Naming) -> Table:
     Raises:
       ValueError: for a backbone or head without a table.
     """
-    tables = []
-    for part, known, names in (
-        (model.backbone, BACKBONE_TABLES, naming),
-        (model.head, HEAD_TABLES, head_naming),
-    ):
+    for part, known in ((model.backbone, BACKBONE_TABLES), (model.head, HEAD_TABLES)):
         if type(part) not in known:
             raise ValueError(
                 f"there is no conversion table for {type(part).__name__}; "
                 f"there are tables for {', '.join(kind.__name__ for kind in known)}"
             )
-        tables.append(known[type(part)](part, names))
-    return join(*tables)
+    prefix = ENCODER if type(model.head) is KernelMixture else ""
+    return join(
+        BACKBONE_TABLES[type(model.backbone)](model.backbone, naming, source=prefix),
+        HEAD_TABLES[type(model.head)](model.head, head_naming),
+    )
 
 
 def build_model(

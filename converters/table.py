@@ -56,7 +56,8 @@ class Table:
     """Rows in the order of the original's state dict.
 
     Attributes:
-      rows: all of them are needed.
+      rows: all of them are needed. A row without targets is for the export alone: what the
+        original demands and no network here holds.
       unused: sources that may be there and that nothing reads: {name: reason}.
       kept: paths in the network that the source does not hold, left as they are: {path: reason}.
     """
@@ -106,15 +107,16 @@ def import_tensors(
         message lists them all.
     """
     variables = _variables(model, table)
+    rows = [entry for entry in table.rows if entry.targets]
     values: dict[str, np.ndarray] = {}
     problems: list[str] = []
-    for entry in table.rows:
+    for entry in rows:
         values |= _convert_row(entry, tensors, variables, problems)
-    known = {source for entry in table.rows for source in entry.sources}
+    known = {source for entry in rows for source in entry.sources}
     for source, tensor in tensors.items():
         if source not in known and source not in table.unused:
             problems.append(f"extra: {source} {_shape(tensor.shape)}")
-    targets = {target for entry in table.rows for target in entry.targets}
+    targets = {target for entry in rows for target in entry.targets}
     problems += [f"the table has no row for {path}" for path in variables if path not in targets]
     if problems:
         listed = "\n  ".join(problems)

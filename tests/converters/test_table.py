@@ -74,6 +74,15 @@ def test_the_report_counts_and_gives_reasons(tensors, model):
     assert report.parameters == 3 * 2 * 3 * 5 + 3 + 4 * 3 + 4
 
 
+def test_a_row_without_targets_is_for_the_export_alone(tensors, model):
+    ones = Transform("ones", lambda _: (), lambda: (np.ones(2, np.float32),))
+    table = join(TABLE, Table((Row(("spare",), (), ones),), {"spare": "nothing reads it"}))
+    report = import_tensors(table, {**tensors, "spare": np.zeros(9)}, model)
+    assert report.mapped == 4
+    assert report.unused == {"spare": "nothing reads it"}
+    np.testing.assert_array_equal(export_tensors(table, model)["spare"], np.ones(2))
+
+
 def test_every_problem_is_listed_in_one_error(tensors, model):
     del tensors["c.b"]
     tensors["l.w"] = tensors["l.w"].T
