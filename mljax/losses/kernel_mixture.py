@@ -224,12 +224,14 @@ def _distances(
     variances = (jnp.sqrt(variances) + _STD_OFFSET) ** 2
     variances = jnp.clip(variances, 2.0**-_LOG2_VARIANCE, 2.0**_LOG2_VARIANCE)
     means = jnp.clip(means, -(2.0**_LOG2_MEAN), 2.0**_LOG2_MEAN)
-    if means.shape[1] > 1:
-        per_class = jnp.broadcast_to(variances, means.shape)
-        return scale * _pairwise_distances(means, per_class, determinant, chunk_size)
+    if variances.shape[1] == means.shape[1] == 1:
+        scale = isotropic_scale
+    if variances.shape[1] <= means.shape[1]:
+        own = jnp.broadcast_to(variances, means.shape)
+        return scale * _pairwise_distances(means, own, determinant, chunk_size)
+    # One mean for all dimensions: nothing but the variances needs a sum over them.
     log_ratios, precisions = _variance_sums(variances, determinant, chunk_size)
     gaps = means[:, None, 0, :] - means[None, :, 0, :]
-    scale = isotropic_scale if variances.shape[1] == 1 else scale
     return scale * (log_ratios + 0.25 * gaps**2 * precisions)
 
 
