@@ -1,5 +1,6 @@
 """What every reader returns: the images of one split and their labels."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,8 @@ class Records:
         width = len(self.labels[0])
         if width != len(self.class_names):
             raise ValueError(f"labels have {width} columns for {len(self.class_names)} class names")
-        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        counted = Counter(self.class_names)
+        repeated = sorted(name for name, count in counted.items() if count > 1)
         if repeated:
             raise ValueError(f"class names occur twice: {', '.join(repeated)}")
         shape = (len(self), width)
