@@ -7,6 +7,12 @@ READERS = {
     "csv": image_csv.csv_table,
     "coco": coco.coco,
     "voc": voc.voc,
+    "open_images": open_images.open_images,
+    "open_images_table": open_images_table.open_images_table,
+    "lvis": lvis.lvis,
+    "nus_wide_zsl": nus_wide_zsl.nus_wide_zsl,
+    "partial_coco": partial_readers.partial_coco,
+    "partial_digits": partial_readers.partial_digits,
     "partial": partial.partial,
 }
 
