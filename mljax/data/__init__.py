@@ -1,6 +1,17 @@
 """Readers of data sets on disk, augmentation, and the pipeline that makes batches of them."""
 
-from mljax.data import augment, coco, digits, image_csv, partial, voc
+from mljax.data import (
+    augment,
+    coco,
+    digits,
+    image_csv,
+    lvis,
+    nus_wide_zsl,
+    open_images,
+    open_images_table,
+    partial,
+    voc,
+)
 
 READERS = {
     "digits": digits.digits,
@@ -11,8 +22,6 @@ READERS = {
     "open_images_table": open_images_table.open_images_table,
     "lvis": lvis.lvis,
     "nus_wide_zsl": nus_wide_zsl.nus_wide_zsl,
-    "partial_coco": partial_readers.partial_coco,
-    "partial_digits": partial_readers.partial_digits,
     "partial": partial.partial,
 }
 
