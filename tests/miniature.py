@@ -1,11 +1,20 @@
 """A network and a recipe small enough for the tests of commands."""
 
 import dataclasses
+import io
+import json
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from PIL import Image
+from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from mljax.config import (
@@ -22,6 +31,7 @@ from mljax.config import (
 )
 from mljax.data.digits import CLASS_NAMES
 from mljax.model import ModelSpec, abstract_model, merge_model, split_model
+from mljax.train import fit
 
 BACKBONE = part("tresnet_m", layers=(1, 1, 1, 1), width=8)
 PREPROCESSING = Preprocessing(image_size=32)
@@ -86,6 +96,7 @@ def training_recipe(*assignments):
             augment=(part("cutout"), part("randaugment")),
         ),
         model=ModelConfig(backbone=part("tresnet_m", layers=(1, 0, 1, 0), width=8)),
+        optimizer=OptimizerConfig(peak_lr=1e-2),
         train=TrainConfig(
             epochs=6.0,
             ema_decay=0.9,
@@ -130,3 +141,55 @@ def _records(content):
             return  # A killed run was about to write it.
         yield content[12 : 12 + length]
         content = content[16 + length :]
+
+
+def train(config, workdir):
+    """Trains; returns the evaluation and what was printed."""
+    console = Console(file=io.StringIO(), width=160)
+    return fit(config, workdir, console=console), console.file.getvalue()
+
+
+def read_log(workdir):
+    """Returns the rows of a run's log, without their speeds, which no two runs share."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [{k: v for k, v in row.items() if k != "train/images_per_second"} for row in rows]
+
+
+def read_arrays(folder):
+    """Returns the arrays of a checkpoint of a run by path, on whatever devices they were."""
+    arrays = {}
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        for name in ("model", "training"):
+            tree = checkpointer.metadata(folder / name).item_metadata.tree
+            kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            arguments = ocp.args.PyTreeRestore(item=tree, restore_args=kinds)
+            found = checkpointer.restore(folder / name, args=arguments)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+                arrays[name + jax.tree_util.keystr(path)] = leaf
+    return arrays
+
+
+def start(*arguments, flags=""):
+    """Starts Python in another process, with the settings and compiled programs of this one.
+
+    Args:
+      arguments: of the interpreter.
+      flags: for XLA.
+    """
+    root = Path(__file__).parents[1]
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        "PYTHONPATH": str(root),
+    }
+    if flags:
+        environment["XLA_FLAGS"] = flags
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

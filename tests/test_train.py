@@ -1,0 +1,215 @@
+"""The training loop: what it writes, that it resumes to the bit, and when it stops."""
+
+import itertools
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from mljax import logs
+from mljax.checkpoint import load_model, read_recipe, sealed
+from mljax.data.digits import CLASS_NAMES, digits
+from mljax.data.pipeline import train_batches
+from mljax.evaluate import evaluate
+from mljax.model import split_model
+from mljax.run import augmentations
+from mljax.train import main
+from tests import miniature
+
+KILLED = """
+import os, pathlib, signal, sys, time
+from mljax import logs, train
+
+write, workdir = logs.MetricLog.write, pathlib.Path(sys.argv[-1])
+
+def write_and_die(self, step, scalars):
+    write(self, step, scalars)
+    while step == 25 and not (workdir / "checkpoints/20/manifest.json").exists():
+        time.sleep(0.01)
+    if step == 25:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+logs.MetricLog.write = write_and_die
+train.main(sys.argv[1:])
+"""
+
+
+def _assert_same_state(found, expected, step):
+    found, expected = (
+        miniature.read_arrays(folder / "checkpoints" / str(step)) for folder in (found, expected)
+    )
+    assert found.keys() == expected.keys()
+    different = [path for path in found if found[path].tobytes() != expected[path].tobytes()]
+    assert different == []
+
+
+def _at_step(step, act):
+    """Returns a `MetricLog.write` that acts after it has logged a step."""
+    write = logs.MetricLog.write
+
+    def write_and_act(self, at, scalars):
+        write(self, at, scalars)
+        if at == step:
+            act()
+
+    return write_and_act
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Returns the workdir of 60 steps without a break, the evaluation and what was printed."""
+    workdir = tmp_path_factory.mktemp("straight")
+    return workdir, *miniature.train(miniature.training_recipe(), workdir)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Returns the workdir of the same run, killed twice, and the exit codes of its three parts."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    recipe, workdir = folder / "recipe.py", folder / "run"
+    recipe.write_text("from tests import miniature\nget_config = miniature.training_recipe\n")
+    arguments = ["--config", str(recipe), "--workdir", str(workdir)]
+    process = miniature.start("-c", KILLED, *arguments)
+    shown, _ = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, shown
+    codes = [process.returncode]
+    with pytest.MonkeyPatch.context() as patch:
+        terminate = _at_step(47, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(logs.MetricLog, "write", terminate)
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        codes.append(stopped.value.code)
+        assert sealed(workdir / "checkpoints")[-1].name == "47"
+    codes.append(main(arguments))
+    return workdir, codes
+
+
+def test_training_on_few_images_learns_them(tmp_path):
+    few = ("data.reader.kwargs.num_images=8", "data.augment=()", "train.epochs=60")
+    miniature.train(miniature.training_recipe(*few, "eval.every_epochs=60"), tmp_path)
+    losses = [row["train/loss"] for row in miniature.read_log(tmp_path) if "train/loss" in row]
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_log_has_each_step_and_each_evaluation_once(straight):
+    rows = miniature.read_log(straight[0])
+    steps = [row["step"] for row in rows if "train/loss" in row]
+    assert steps == list(range(1, 61))
+    assert [row["step"] for row in rows if "eval/mAP_ema" in row] == [20, 40, 60]
+    assert set(rows[0]) == {
+        "step",
+        "train/loss",
+        "train/loss/asymmetric_loss",
+        "train/gradient_norm",
+    }
+
+
+def test_tensorboard_shows_what_the_log_has(straight):
+    shown = miniature.read_tensorboard(straight[0] / "tensorboard")
+    del shown["train/images_per_second"]
+    rows = miniature.read_log(straight[0])
+    expected = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step":
+                expected.setdefault(name, {})[row["step"]] = np.float32(value)
+    assert shown == expected
+
+
+def test_start_and_end_are_summarized(straight):
+    _, evaluation, shown = straight
+    for text in (
+        "digits: 80 images to train, 80 to evaluate, 10 classes",
+        "8 x 32 x 32 x 3, float32",
+        "backbone.stem 3,472",
+        "asymmetric_loss (sum)",
+        "60 (6 epochs of 10)",
+        "epoch 2, step 20: mAP plain",
+        f"mAP {evaluation.mean_average_precision:.2f}",
+        "seven",
+        "best mAP",
+    ):
+        assert text in shown
+
+
+def test_recipe_is_stored_with_the_run(straight):
+    workdir = straight[0]
+    assert read_recipe(workdir) == miniature.training_recipe()
+    assert (workdir / "recipe.json").read_text() == (
+        workdir / "checkpoints/60/recipe.json"
+    ).read_text()
+
+
+def test_best_network_is_the_better_of_plain_and_averaged_weights(straight):
+    workdir = straight[0]
+    rows = [row for row in miniature.read_log(workdir) if "eval/mAP_ema" in row]
+    scores = {(row["step"], k): row[f"eval/mAP_{k}"] for row in rows for k in ("plain", "ema")}
+    step, weights = max(scores, key=lambda key: scores[key])
+    progress = json.loads((workdir / "checkpoints/60/progress/metadata").read_text())
+    assert progress["best"] == {"mAP": scores[step, weights], "step": step, "weights": weights}
+    assert [p.name for p in (workdir / "best").iterdir()] == [str(step)]
+    arrays = miniature.read_arrays(workdir / "checkpoints" / str(step))
+    prefix = "model['params']" if weights == "plain" else "training"
+    for path, array in split_model(load_model(workdir))[1].items():
+        name = f"{prefix}['{path}']" if weights == "plain" else f"{prefix}['ema_params.{path}']"
+        np.testing.assert_array_equal(array, arrays[name])
+
+
+def test_best_network_has_the_score_that_is_written_on_it(straight):
+    workdir = straight[0]
+    model = load_model(workdir)
+    found, names, _ = evaluate(model, miniature.training_recipe().data, split="val")
+    card = next((workdir / "best").iterdir()) / "README.md"
+    assert f"mAP {found.mean_average_precision:.2f} on digits, split val" in card.read_text()
+    assert names == CLASS_NAMES
+
+
+@pytest.mark.slow
+def test_killed_and_terminated_runs_end_with_their_exit_codes(interrupted):
+    assert interrupted[1] == [-signal.SIGKILL, 143, 0]
+
+
+@pytest.mark.slow
+def test_three_runs_with_kills_between_equal_one_bit_for_bit(straight, interrupted):
+    _assert_same_state(interrupted[0], straight[0], 60)
+    _assert_same_state(interrupted[0], straight[0], 40)
+
+
+@pytest.mark.slow
+def test_progress_and_best_network_survive_kills(straight, interrupted):
+    files = ["checkpoints/60/progress/metadata"]
+    best = [p.name for p in (straight[0] / "best").iterdir()]
+    assert [p.name for p in (interrupted[0] / "best").iterdir()] == best
+    for file in (*files, f"best/{best[0]}/README.md"):
+        assert (interrupted[0] / file).read_text() == (straight[0] / file).read_text()
+
+
+@pytest.mark.slow
+def test_log_of_killed_runs_is_that_of_one(straight, interrupted):
+    assert miniature.read_log(interrupted[0]) == miniature.read_log(straight[0])
+
+
+@pytest.mark.slow
+def test_tensorboard_files_of_killed_runs_can_be_read(interrupted):
+    shown = miniature.read_tensorboard(interrupted[0] / "tensorboard")
+    assert set(range(48, 61)) <= shown["train/loss"].keys() <= set(range(1, 61))
+
+
+def test_batches_after_a_resume_are_the_next_ones():
+    data = miniature.training_recipe().data
+    options = {
+        "preprocessing": data.preprocessing,
+        "augment": augmentations(miniature.training_recipe()),
+        "batch_size": 8,
+        "seed": 0,
+    }
+    records = digits("train", num_images=80)
+    with (
+        train_batches(records, **options) as straight,
+        train_batches(records, start_step=17, **options) as resumed,
+    ):
+        for expected, batch in zip(itertools.islice(straight, 17, 20), resumed, strict=False):
+            jax.tree.map(np.testing.assert_array_equal, batch, expected)
