@@ -6,12 +6,21 @@ unannotated. An `ignored` mask `[n, k]` leaves single entries out (VOC's *diffic
 
 Alibaba-MIIL/ASL validate.py and helper_functions.py (https://arxiv.org/abs/2009.14119) are the
 default. Arguments choose what mahdihosseini/KMCL meters.py and the field's standard do otherwise.
+
+Arrays larger than memory may be memory maps. No metric holds more of them at once than a block of
+`BLOCK_BYTES`: whole classes for what ranks images, whole images for what counts. The figures are
+the same to the last bit whatever the size of the blocks.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
+
+# Of scores, labels, masks and what is made of them: 134 classes of 125,000 images at a time.
+BLOCK_BYTES = 2**28
 
 # [n, k]; the type leaves the shape open, so that a wrong one meets the error that explains it.
 AnyArray = Shaped[np.ndarray | Array, "..."]
@@ -35,9 +44,7 @@ def average_precision(
       ValueError: for arrays that are not `[n, k]` alike, nan scores, labels other than 1, 0 and
         -1, or unannotated labels that are not `ignored`.
     """
-    scores, labels, counted = _checked(scores, labels, ignored)
-    columns = range(labels.shape[1])
-    return np.array([_class_ap(scores[:, c], labels[:, c], counted[:, c]) for c in columns])
+    return _average_precision(_checked(scores, labels, ignored))
 
 
 def mean_average_precision(
@@ -61,8 +68,7 @@ def mean_average_precision(
     """
     ap = average_precision(scores, labels, ignored=ignored)
     if skip_empty_classes:
-        _, labels, counted = _checked(scores, labels, ignored)
-        ap = ap[((labels > 0) & counted).any(axis=0)]
+        ap = ap[count_labels(labels, ignored=ignored).present > 0]
         if not ap.size:
             raise ValueError("no class has a positive: the mean over such classes is undefined")
     return 100.0 * float(ap.mean())
@@ -83,10 +89,9 @@ def partial_average_precision(
     Raises:
       ValueError: as `average_precision`, except that unannotated labels are welcome.
     """
-    ignored = _unannotated_too(labels, ignored)
-    ap = average_precision(scores, labels, ignored=ignored)
-    both = _count(labels, ignored, 1) * _count(labels, ignored, 0) > 0
-    return np.where(both, ap, np.nan)
+    ap = _average_precision(_checked(scores, labels, ignored, partial=True))
+    counts = count_labels(labels, ignored=ignored)
+    return np.where((counts.present > 0) & (counts.absent > 0), ap, np.nan)
 
 
 def partial_mean_average_precision(
@@ -119,8 +124,30 @@ def partial_mean_average_precision(
         )
     weights = np.ones_like(ap)
     if weight_by_positives:
-        weights = _count(labels, _unannotated_too(labels, ignored), 1)
+        weights = count_labels(labels, ignored=ignored).present
     return 100.0 * float(np.average(ap[defined], weights=weights[defined]))
+
+
+class LabelCounts(NamedTuple):
+    """How many images each class is present in, absent from, and unannotated for."""
+
+    present: Int[np.ndarray, " k"]
+    absent: Int[np.ndarray, " k"]
+    unannotated: Int[np.ndarray, " k"]
+
+
+def count_labels(labels: AnyArray, *, ignored: AnyArray | None = None) -> LabelCounts:
+    """Returns the numbers of labels of each kind that are not ignored.
+
+    Raises:
+      ValueError: for labels that are no array `[n, k]`.
+    """
+    table = _Table(*_same_shape(labels, labels, ignored), partial=False)
+    counts = np.zeros((3, table.labels.shape[1]), np.int64)
+    for _, block, counted in table.row_blocks():
+        for row, value in enumerate((1, 0, -1)):
+            counts[row] += np.count_nonzero((block == value) & counted, axis=0)
+    return LabelCounts(*counts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +182,7 @@ def precision_recall_f1(
     labels: AnyArray,
     *,
     ignored: AnyArray | None = None,
+    partial: bool = False,
     threshold: float = 0.8,
     top_k: int | None = None,
     inclusive: bool = False,
@@ -170,9 +198,10 @@ def precision_recall_f1(
 
     Args:
       scores: compared with the threshold in their own precision.
-      labels: as for `average_precision`; for partial labels give `ignored=labels < 0`.
+      labels: as for `average_precision`.
       ignored: entries that count neither as a hit nor as a miss. KMCL counts VOC's difficult ones
         as negatives: leave this out for its figures.
+      partial: leave unannotated labels out, too, instead of raising.
       threshold: a class is predicted where its score is above.
       top_k: only the highest k scores of an image are predicted; among equal ones the lower class
         index goes first. Ignored entries keep their places.
@@ -184,17 +213,19 @@ def precision_recall_f1(
     Raises:
       ValueError: as `average_precision`, or for a top_k below 1.
     """
-    scores, labels, counted = _checked(scores, labels, ignored)
+    table = _checked(scores, labels, ignored, partial=partial)
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k: got {top_k}, expected at least 1, or None for no limit")
-    predicted = scores >= threshold if inclusive else scores > threshold
-    if top_k is not None and top_k < scores.shape[1]:
-        predicted &= _top_k(scores, top_k)
-    predicted &= counted
-    present = (labels > 0) & counted
-    hits = np.count_nonzero(predicted & present, axis=0)
-    predictions = np.count_nonzero(predicted, axis=0)
-    positives = np.count_nonzero(present, axis=0)
+    hits, predictions, positives = np.zeros((3, table.labels.shape[1]), np.int64)
+    for block, block_labels, counted in table.row_blocks():
+        predicted = block >= threshold if inclusive else block > threshold
+        if top_k is not None and top_k < block.shape[1]:
+            predicted &= _top_k(block, top_k)
+        predicted &= counted
+        present = (block_labels > 0) & counted
+        hits += np.count_nonzero(predicted & present, axis=0)
+        predictions += np.count_nonzero(predicted, axis=0)
+        positives += np.count_nonzero(present, axis=0)
     if count_unpredicted_classes:
         predictions = np.maximum(predictions, 1)
     precision, recall = _quotient(hits, predictions), _quotient(hits, positives)
@@ -213,6 +244,16 @@ def precision_recall_f1(
         precision=100.0 * precision,
         recall=100.0 * recall,
         f1=100.0 * f1,
+    )
+
+
+def _average_precision(table: "_Table") -> Float[np.ndarray, " k"]:
+    return np.array(
+        [
+            _class_ap(scores[:, c], labels[:, c], counted[:, c])
+            for scores, labels, counted in table.class_blocks()
+            for c in range(labels.shape[1])
+        ]
     )
 
 
@@ -251,40 +292,83 @@ def _harmonic(a: Float[np.ndarray, " k"], b: Float[np.ndarray, " k"]) -> Float[n
     return _quotient(2 * a * b, a + b)
 
 
-def _count(labels: AnyArray, ignored: Bool[np.ndarray, "n k"], value: int) -> Int[np.ndarray, " k"]:
-    return np.count_nonzero((np.asarray(labels) == value) & ~ignored, axis=0)
+@dataclass(frozen=True)
+class _Table:
+    """Arrays of one shape `[n, k]`, and whether unannotated labels are left out.
+
+    Blocks of it are scores as float32 or float64, labels, and which entries count.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    ignored: np.ndarray | None
+    partial: bool
+
+    def row_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yields all classes of some images at a time, in order."""
+        for rows in self._slices(*self.labels.shape):
+            yield self._block(rows, slice(None))
+
+    def class_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yields all images of some classes at a time, in order."""
+        for classes in self._slices(*self.labels.shape[::-1]):
+            yield self._block(slice(None), classes)
+
+    def _slices(self, length: int, width: int) -> Iterator[slice]:
+        # Scores of up to eight bytes, a label, a mask, and room for what is made of them.
+        step = max(BLOCK_BYTES // (16 * width), 1)
+        return (slice(first, first + step) for first in range(0, length, step))
+
+    def _block(self, rows: slice, classes: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        # Of a memory map this is a copy: the ranking reads its columns again and again.
+        scores, labels = (np.array(x[rows, classes]) for x in (self.scores, self.labels))
+        if scores.dtype not in (np.float32, np.float64):
+            scores = scores.astype(np.float32 if scores.dtype.itemsize == 2 else np.float64)
+        counted = labels >= 0 if self.partial else np.ones(labels.shape, bool)
+        if self.ignored is not None:
+            counted &= ~self.ignored[rows, classes].astype(bool)
+        return scores, labels, counted
 
 
-def _unannotated_too(labels: AnyArray, ignored: AnyArray | None) -> Bool[np.ndarray, "..."]:
-    unannotated = np.asarray(labels) < 0
-    return unannotated if ignored is None else unannotated | np.asarray(ignored, bool)
+def _same_shape(
+    scores: AnyArray, labels: AnyArray, ignored: AnyArray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Returns the arrays as numpy's; raises where they are no arrays `[n, k]` of one shape."""
+    arrays = [np.asarray(scores), np.asarray(labels)]
+    if ignored is not None:
+        arrays.append(np.asarray(ignored))
+    shapes = [array.shape for array in arrays]
+    if arrays[0].ndim != 2 or not arrays[0].size or len(set(shapes)) > 1:
+        raise ValueError(
+            "expected scores, labels and the ignored mask as arrays [n, k] of one shape, none of "
+            f"it 0; got {', '.join(map(str, shapes))}"
+        )
+    return arrays[0], arrays[1], arrays[2] if len(arrays) > 2 else None
 
 
 def _checked(
-    scores: AnyArray, labels: AnyArray, ignored: AnyArray | None
-) -> tuple[Float[np.ndarray, "n k"], Shaped[np.ndarray, "n k"], Bool[np.ndarray, "n k"]]:
-    """Returns the arrays as numpy's, and which entries count; raises on what is no such array."""
-    scores, labels = np.asarray(scores), np.asarray(labels)
-    if scores.dtype not in (np.float32, np.float64):
-        scores = scores.astype(np.float32 if scores.dtype.itemsize == 2 else np.float64)
-    counted = np.ones(labels.shape, bool) if ignored is None else ~np.asarray(ignored, bool)
-    if scores.ndim != 2 or not scores.size or not scores.shape == labels.shape == counted.shape:
+    scores: AnyArray, labels: AnyArray, ignored: AnyArray | None, *, partial: bool = False
+) -> _Table:
+    """Returns the arrays as a table; raises on what is no such array."""
+    table = _Table(*_same_shape(scores, labels, ignored), partial)
+    nans = unknown = missing = 0
+    for block, block_labels, counted in table.row_blocks():
+        nans += np.count_nonzero(np.isnan(block))
+        unannotated = block_labels == -1
+        known = unannotated | (block_labels == 0) | (block_labels == 1)
+        unknown += known.size - np.count_nonzero(known)
+        missing += np.count_nonzero(unannotated & counted)
+    size = table.labels.size
+    if nans:
+        raise ValueError(f"scores: {nans} of {size} are nan; look for the cause upstream")
+    if unknown:
         raise ValueError(
-            "expected scores, labels and the ignored mask as arrays [n, k] of one shape, none of "
-            f"it 0; got {scores.shape}, {labels.shape} and {counted.shape}"
+            f"labels: {unknown} of {size} are neither 1 (present), 0 (absent) nor -1 (unannotated)"
         )
-    if nans := np.count_nonzero(np.isnan(scores)):
-        raise ValueError(f"scores: {nans} of {scores.size} are nan; look for the cause upstream")
-    unannotated = labels == -1
-    if unknown := labels.size - np.count_nonzero((labels == 0) | (labels == 1) | unannotated):
+    if missing:
         raise ValueError(
-            f"labels: {unknown} of {labels.size} are neither 1 (present), 0 (absent) nor -1 "
-            "(unannotated)"
+            f"labels: {missing} of {size} are -1 (unannotated); for partial labels call "
+            "partial_average_precision or partial_mean_average_precision, or precision_recall_f1 "
+            "with partial=True"
         )
-    if missing := np.count_nonzero(unannotated & counted):
-        raise ValueError(
-            f"labels: {missing} of {labels.size} are -1 (unannotated); for partial labels call "
-            "partial_average_precision or partial_mean_average_precision, or leave them out by "
-            "ignored=labels < 0"
-        )
-    return scores, labels, counted
+    return table

@@ -1,19 +1,22 @@
 """The figures of an evaluation, and how they are shown."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mljax.metrics import (
+    LabelCounts,
     PrecisionRecallF1,
     average_precision,
+    count_labels,
     partial_average_precision,
     precision_recall_f1,
 )
@@ -29,9 +32,10 @@ class Evaluation:
     """The scores of a split and what the metrics say of them.
 
     Attributes:
-      scores: in [0, 1].
+      scores: in [0, 1]; like the labels and `ignored` perhaps a memory map.
       labels: 1 present, 0 absent, -1 unannotated.
       ignored: entries that no metric counts besides the unannotated ones, or None.
+      counts: of the labels of each class that are not ignored.
       threshold: that of the figures below.
       top_k: limit of predictions per image in `top`.
       partial: whether there are unannotated labels. Then all figures are over annotated entries,
@@ -45,6 +49,7 @@ class Evaluation:
     scores: Float[np.ndarray, "n k"]
     labels: Shaped[np.ndarray, "n k"]
     ignored: Bool[np.ndarray, "n k"] | None
+    counts: LabelCounts
     threshold: float
     top_k: int
     partial: bool
@@ -74,27 +79,28 @@ def evaluate_scores(
     Raises:
       ValueError: for what is no array of scores and labels; see `mljax.metrics`.
     """
-    partial = bool((labels < 0).any())
-    uncounted = ignored
+    counts = count_labels(labels, ignored=ignored)
+    partial = bool(counts.unannotated.any())
     if partial:
-        uncounted = labels < 0 if ignored is None else ignored | (labels < 0)
         ap = partial_average_precision(scores, labels, ignored=ignored)
     else:
         ap = average_precision(scores, labels, ignored=ignored)
     defined = ap[~np.isnan(ap)]
+    figures = functools.partial(
+        precision_recall_f1, scores, labels, ignored=ignored, partial=partial, threshold=threshold
+    )
     return Evaluation(
         scores=scores,
         labels=labels,
         ignored=ignored,
+        counts=counts,
         threshold=threshold,
         top_k=top_k,
         partial=partial,
         average_precision=ap,
         mean_average_precision=100 * float(defined.mean()) if defined.size else float("nan"),
-        overall=precision_recall_f1(scores, labels, ignored=uncounted, threshold=threshold),
-        top=precision_recall_f1(
-            scores, labels, ignored=uncounted, threshold=threshold, top_k=top_k
-        ),
+        overall=figures(),
+        top=figures(top_k=top_k),
     )
 
 
@@ -108,7 +114,7 @@ def metrics_json(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str
             "precision": _number(overall.precision[c]),
             "recall": _number(overall.recall[c]),
             "F1": _number(overall.f1[c]),
-            "positives": int(_positives(evaluation)[c]),
+            "positives": int(evaluation.counts.present[c]),
         }
         for c, name in enumerate(class_names)
     ]
@@ -140,13 +146,14 @@ def print_evaluation(evaluation: Evaluation, class_names: Sequence[str], console
         table.add_row(name, *_figures(figures))
     console.print(table)
     if evaluation.partial:
-        annotated = np.count_nonzero(evaluation.labels >= 0) / evaluation.labels.size
+        present, absent, unannotated = (int(count.sum()) for count in evaluation.counts)
+        annotated = (present + absent) / (present + absent + unannotated)
         undefined = np.count_nonzero(np.isnan(evaluation.average_precision))
         console.print(
             f"Partial labels: {100 * annotated:.1f}% of the entries are annotated, and only they "
             f"count; AP is undefined for {undefined} classes, which mAP leaves out."
         )
-    elif empty := np.count_nonzero(_positives(evaluation) == 0):
+    elif empty := np.count_nonzero(evaluation.counts.present == 0):
         console.print(f"{empty} classes have no positive: their AP of 0 counts in mAP")
     score = _percent(evaluation.mean_average_precision)
     console.print(f"[bold]mAP {score}[/bold] on {len(evaluation.scores)} images")
@@ -157,7 +164,7 @@ def _class_table(evaluation: Evaluation, class_names: Sequence[str]) -> Table:
     table.add_column("class")
     for name in ("positives", "AP", "precision", "recall", "F1"):
         table.add_column(name, justify="right")
-    positives, figures = _positives(evaluation), evaluation.overall
+    positives, figures = evaluation.counts.present, evaluation.overall
     shown = range(len(class_names))
     if len(class_names) > MAX_CLASSES:
         # nan, an undefined AP, sorts last.
@@ -173,13 +180,6 @@ def _class_table(evaluation: Evaluation, class_names: Sequence[str]) -> Table:
         percents = [_percent(float(column[c])) for column in columns]
         table.add_row(escape(class_names[c]), str(positives[c]), *percents)
     return table
-
-
-def _positives(evaluation: Evaluation) -> Int[np.ndarray, " k"]:
-    present = evaluation.labels > 0
-    if evaluation.ignored is not None:
-        present &= ~evaluation.ignored
-    return np.count_nonzero(present, axis=0)
 
 
 def _figures(figures: PrecisionRecallF1) -> list[str]:

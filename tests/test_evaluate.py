@@ -1,5 +1,6 @@
 """Evaluation in memory, and the command on a miniature checkpoint."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from mljax.checkpoint import save_model
+from mljax.data import READERS
 from mljax.data.digits import CLASS_NAMES, digits
+from mljax.data.sparse_labels import SparseLabels
 from mljax.evaluate import collect_scores, evaluate, evaluate_scores, main
 from mljax.metrics import (
     average_precision,
@@ -69,6 +72,83 @@ def test_skipped_images_are_left_out_and_named():
     np.testing.assert_array_equal(ignored, np.delete(mask, [3, 17], axis=0))
 
 
+@pytest.mark.parametrize("networks", [1, 2])
+@pytest.mark.parametrize("limit", [0, 100])
+def test_what_is_too_large_for_memory_is_mapped_and_equal_to_the_last_bit(
+    monkeypatch, networks, limit
+):
+    def apply(images):
+        logits = np.stack([_apply(images) * (v + 1) for v in range(networks)])
+        return logits if networks > 1 else logits[0]
+
+    def collect():
+        _, labels = _scores_and_labels()
+        labels[::3, 1] = -1
+        batches = _batches(labels, invalid=[3, 17], ignored=labels > 0)
+        return collect_scores(apply, batches)
+
+    in_memory = collect()
+    monkeypatch.setattr("mljax.evaluate.MAX_IN_MEMORY", limit)
+    mapped = collect()
+    assert isinstance(mapped[0], np.memmap)
+    assert not isinstance(in_memory[0], np.memmap)
+    assert [isinstance(array, np.memmap) for array in mapped[1:3]] == [limit == 0] * 2
+    for one, other in zip(in_memory[:3], mapped[:3], strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        np.testing.assert_array_equal(one, other)
+    assert in_memory[3] == mapped[3]
+
+
+def test_files_of_mapped_scores_have_no_name(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("mljax.evaluate.MAX_IN_MEMORY", 0)
+    _, labels = _scores_and_labels()
+    scores, *_ = collect_scores(_apply, _batches(labels))
+    assert isinstance(scores, np.memmap)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failure_leaves_no_file_open(monkeypatch):
+    monkeypatch.setattr("mljax.evaluate.MAX_IN_MEMORY", 0)
+    _, labels = _scores_and_labels()
+    batches = _batches(labels)
+
+    def failing():
+        yield next(batches)
+        raise OSError("disk")
+
+    # An open file would warn, and warnings are errors.
+    with pytest.raises(OSError, match="disk"):
+        collect_scores(_apply, failing())
+
+
+def test_every_host_gets_the_rows_of_all_in_the_order_of_the_records(monkeypatch):
+    _, labels = _scores_and_labels(19)
+    whole = collect_scores(_apply, _batches(labels, invalid=[3, 17], ignored=labels > 0))
+
+    def slices(host):
+        rows = slice(4 * host, 4 * host + 4)
+        for batch in _batches(labels, invalid=[3, 17], ignored=labels > 0):
+            yield {key: value[rows] for key, value in batch.items()}
+
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    sent = []
+    gather = "mljax.evaluate.multihost_utils.process_allgather"
+    monkeypatch.setattr(gather, lambda rows, tiled: sent.append(dict(rows)) or rows)
+    collect_scores(_apply, slices(1))
+    others = iter(sent)
+
+    def allgather(rows, tiled):
+        second = next(others)
+        return {key: np.concatenate([value, second[key]]) for key, value in rows.items()}
+
+    monkeypatch.setattr(gather, allgather)
+    gathered = collect_scores(_apply, slices(0))
+    for one, other in zip(whole[:3], gathered[:3], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert whole[3] == gathered[3]
+
+
 def test_extreme_logits_give_scores_of_zero_and_one():
     _, labels = _scores_and_labels()
     scores, *_ = collect_scores(lambda x: 1e4 * (_apply(x) - 0.55), _batches(labels))
@@ -109,6 +189,24 @@ def test_evaluation_of_partial_labels_counts_annotated_entries():
     assert found.mean_average_precision == pytest.approx(100 * np.nanmean(ap))
     expected = precision_recall_f1(scores, labels, ignored=labels < 0, threshold=0.5)
     assert found.overall.OF1 == expected.OF1
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_figures_of_mapped_arrays_equal_those_in_memory(monkeypatch, partial):
+    _, labels = _scores_and_labels()
+    if partial:
+        labels[5:, 0] = -1
+    in_memory = collect_scores(_apply, _batches(labels, ignored=labels > 0))
+    monkeypatch.setattr("mljax.evaluate.MAX_IN_MEMORY", 0)
+    monkeypatch.setattr("mljax.metrics.BLOCK_BYTES", 0)
+    mapped = collect_scores(_apply, _batches(labels, ignored=labels > 0))
+    names = ["a", "b", "c", "d"]
+    figures = [
+        metrics_json(evaluate_scores(scores, found, ignored=ignored, threshold=0.5, top_k=2), names)
+        for scores, found, ignored, _ in (in_memory, mapped)
+    ]
+    assert figures[0] == figures[1]
+    assert figures[0]["partial_labels"] == partial
 
 
 def test_evaluation_that_partial_labels_leave_undefined_is_nan():
@@ -244,6 +342,21 @@ def test_classes_are_matched_by_name(expected):
     found, names, _ = evaluate(model, miniature.recipe().data, split="val")
     assert names == model.class_names
     np.testing.assert_array_equal(found.labels, expected[1][:, order])
+
+
+def test_sparse_labels_are_matched_by_name_too(expected, monkeypatch):
+    dense = np.where(np.arange(200).reshape(20, 10) % 3 > 0, expected[1], -1).astype(np.int8)
+    rows, columns = np.nonzero(dense >= 0)
+    present = dense[rows, columns] == 1
+    labels = SparseLabels.from_annotations(rows, columns, present, shape=dense.shape)
+    records = dataclasses.replace(digits("val", num_images=20), labels=labels)
+    monkeypatch.setitem(READERS, "sparse", lambda split: records)
+    order = [3, 1, 0, 2, 4, 5, 6, 7, 8, 9]
+    model = miniature.model(class_names=tuple(CLASS_NAMES[c] for c in order))
+    data = dataclasses.replace(miniature.recipe().data, reader=miniature.part("sparse"))
+    found, _, _ = evaluate(model, data, split="val")
+    np.testing.assert_array_equal(found.labels, dense[:, order])
+    assert found.partial
 
 
 def test_other_class_names_are_matched_by_position_with_a_warning(expected):

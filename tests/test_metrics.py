@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from mljax.metrics import (
     average_precision,
+    count_labels,
     mean_average_precision,
     partial_average_precision,
     partial_mean_average_precision,
@@ -133,6 +134,46 @@ def test_average_precision_equals_scikit_learn_without_ties(seed, n):
     np.testing.assert_allclose(average_precision(scores, labels), expected, rtol=1e-12)
 
 
+def _everything(scores, labels, ignored):
+    """Returns every figure of the metrics."""
+    partial = np.where(np.arange(labels.size).reshape(labels.shape) % 3, labels, -1)
+    found = [
+        average_precision(scores, labels, ignored=ignored),
+        mean_average_precision(scores, labels, ignored=ignored, skip_empty_classes=True),
+        partial_average_precision(scores, partial, ignored=ignored),
+        partial_mean_average_precision(scores, partial, ignored=ignored, weight_by_positives=True),
+        *count_labels(partial, ignored=ignored),
+    ]
+    for chosen, is_partial in ((labels, False), (partial, True)):
+        figures = precision_recall_f1(
+            scores, chosen, ignored=ignored, partial=is_partial, threshold=0.3, top_k=3
+        )
+        found += vars(figures).values()
+    return found
+
+
+@pytest.mark.parametrize("block", [0, 16 * 7, 16 * 60])
+@pytest.mark.parametrize("with_ignored", [False, True])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, "memmap"])
+def test_figures_are_the_same_to_the_last_bit_in_blocks(
+    monkeypatch, tmp_path, block, with_ignored, kind
+):
+    scores, labels = _random(11, n=40, k=7)
+    # Ties, within a class and within an image.
+    scores = np.round(scores, 1)
+    ignored = scores == 0.5 if with_ignored else None
+    if kind == "memmap":
+        mapped = np.memmap(tmp_path / "scores", scores.dtype, "w+", shape=scores.shape)
+        mapped[:] = scores
+        scores = mapped
+    else:
+        scores = scores.astype(kind)
+    whole = _everything(np.array(scores), labels, ignored)
+    monkeypatch.setattr("mljax.metrics.BLOCK_BYTES", block)
+    for one, other in zip(whole, _everything(scores, labels, ignored), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
 def test_average_precision_depends_on_the_ranking_alone(seed):
@@ -197,6 +238,26 @@ def test_ignored_admits_unannotated_labels():
     labels[12:] = -1
     found = precision_recall_f1(scores, labels, ignored=labels < 0, threshold=0.5)
     assert found.OP == precision_recall_f1(scores[:12], labels[:12], threshold=0.5).OP
+
+
+def test_partial_leaves_unannotated_labels_out():
+    scores, labels = _random(4)
+    labels[12:] = -1
+    ignored = scores > 0.9
+    found = precision_recall_f1(scores, labels, ignored=ignored, partial=True, threshold=0.5)
+    expected = precision_recall_f1(
+        scores, labels, ignored=ignored | (labels < 0), threshold=0.5, top_k=4
+    )
+    np.testing.assert_array_equal(found.f1, expected.f1)
+    assert found.OF1 == expected.OF1
+
+
+def test_labels_are_counted_by_kind():
+    labels = np.array([[1, 0], [1, -1], [0, -1], [-1, 1]])
+    counts = count_labels(labels)
+    assert [count.tolist() for count in counts] == [[2, 1], [1, 1], [1, 2]]
+    counts = count_labels(labels, ignored=labels == [[1, -1]])
+    assert [count.tolist() for count in counts] == [[0, 1], [1, 1], [1, 0]]
 
 
 def test_threshold_is_strict_unless_inclusive_in_the_precision_of_the_scores():
