@@ -37,7 +37,7 @@ __all__ = ["Evaluation", "collect_scores", "evaluate", "evaluate_scores", "make_
 Batch = dict[str, np.ndarray]
 
 # Bytes of scores, or of labels, that stay in memory; more of them become a memory map.
-MAX_IN_MEMORY = 2**29
+MAX_IN_MEMORY = 2**28
 
 
 def make_apply(
@@ -73,11 +73,11 @@ def collect_scores(
 
     With several hosts, each gives its own batches, equally many, and all get the whole result.
 
-    Scores take four bytes each, labels one. What is larger than `MAX_IN_MEMORY` lies in a file of
-    the folder for temporary files (TMPDIR chooses another) that has no name and goes with its
-    array: 4.8 GB and 1.2 GB for 125,000 images and 9,605 classes. The process then needs one batch
-    in memory, and the metrics one block; the system may keep more of the file in memory that is
-    free.
+    Scores take four bytes each, labels and the mask one. An array larger than `MAX_IN_MEMORY` lies
+    in a file without a name in the folder for temporary files (TMPDIR chooses another) and goes
+    with it: 4.8 GB of scores and 1.2 GB of labels for 125,000 images and 9,605 classes. No array
+    then takes more than twice `MAX_IN_MEMORY`, nor do its metrics; what memory is free, the system
+    uses to keep parts of the file at hand.
 
     Args:
       apply: this host's images to their logits `[b, k]`, as a numpy or jax array; several

@@ -14,8 +14,8 @@ class Records:
 
     Attributes:
       images: a path for each image, or the images themselves as uint8 `[n, h, w, 3]`.
-      labels: `[n, k]` int8, or anything whose rows can be indexed alike; 1 present, 0 absent,
-        -1 unannotated.
+      labels: `[n, k]` int8, or anything whose rows can be indexed alike, such as
+        `mljax.data.sparse_labels.SparseLabels`; 1 present, 0 absent, -1 unannotated.
       class_names: the k names, in label order.
       ignored: optional `[n, k]` bool; entries that the metrics leave out (VOC's *difficult*).
     """
