@@ -19,6 +19,13 @@ _TRESNETS: dict[tuple[tuple[int, ...], int, bool], tuple[str | None, str]] = {
     ((3, 4, 6, 3), 64, False): (None, "TResNet-S"),
     ((3, 8, 34, 5), 64, True): (None, "TResNet-XL of ML-Decoder"),
 }
+# (blocks a stage, Bottleneck, stem width).
+_RESNETS: dict[tuple[tuple[int, ...], bool, int], str] = {
+    ((2, 2, 2, 2), False, 64): "resnet18",
+    ((3, 4, 6, 3), False, 64): "resnet34",
+    ((3, 4, 6, 3), True, 64): "resnet50",
+    ((3, 4, 23, 3), True, 64): "resnet101",
+}
 # Alibaba-MIIL/TResNet's L_V2 has the names and shapes of ImageNet21K's and ML_Decoder's L.
 _L_V2_SLOPES = (
     "leaky slopes 1e-2 in the stem and 1e-3 in the blocks unless given, as in ImageNet21K and "
@@ -31,6 +38,11 @@ _KMCL_DATASETS = {
     14: ("ChestX-ray14", (0.50576189, 0.50576189, 0.50576189), (1.0, 1.0, 1.0)),
 }
 _IMAGENET = ("ImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# SupContrast's statistics, by number of classes.
+_SUPCON_DATASETS = {
+    10: ("CIFAR-10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    100: ("CIFAR-100", (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +53,7 @@ class Detection:
       backbone: name and arguments for `mljax.create_model`.
       head: likewise.
       num_classes: k; 0 for a zero-shot head, whose word vectors tell it.
-      naming: of the backbone, `original` or `timm`.
+      naming: of the backbone.
       head_naming: of the head.
       preprocessing: what the system's networks read unless told otherwise.
       description: one line for people.
@@ -72,11 +84,15 @@ def detect(tensors: Mapping[str, np.ndarray], name: str = "the source") -> Detec
     """
     if any(key.startswith(f"{ENCODER}body.layer1.0.conv1.") for key in tensors):
         return _detect_kmcl(tensors, name)
+    for prefix in ("", ENCODER):
+        if any(key.startswith(f"{prefix}layer1.") for key in tensors):
+            return _detect_resnet(tensors, prefix, name)
     if not any(key.startswith("body.layer1.0.conv1.") for key in tensors):
         first = ", ".join(list(tensors)[:4])
         raise ValueError(
-            f"{name}: is of no known system; known are KMCL, and TResNet (original and timm names) "
-            f"with a linear, bottleneck or ML-Decoder head. Its first tensors are {first}"
+            f"{name}: is of no known system; known are KMCL, TResNet (original and timm names) "
+            "with a linear, bottleneck or ML-Decoder head, and ResNet (torchvision, timm and "
+            f"SupContrast names) with a linear or ML-Decoder head. Its first tensors are {first}"
         )
     naming: Naming = "timm" if any(k.startswith("body.conv1.bn.") for k in tensors) else "original"
     backbone, variant = _detect_tresnet(tensors, name)
@@ -137,18 +153,21 @@ def _detect_head(tensors: Mapping[str, np.ndarray], name: str) -> tuple[Part, in
     return Part(name="linear"), _rows(tensors, "head.fc", name), "linear head"
 
 
-def _detect_ml_decoder(tensors: Mapping[str, np.ndarray], name: str) -> tuple[Part, int, str]:
-    outer = "head.decoder" if _ml_decoder_naming(tensors) == "original" else "head"
+def _detect_ml_decoder(
+    tensors: Mapping[str, np.ndarray], name: str, source: str = "head"
+) -> tuple[Part, int, str]:
+    outer = f"{source}.decoder" if _ml_decoder_naming(tensors) == "original" else source
     pooling = tensors.get(f"{outer}.duplicate_pooling")
     bias = tensors.get(f"{outer}.duplicate_pooling_bias")
     if bias is None or pooling is None:
         raise ValueError(f"{name}: an ML-Decoder head without its group pooling; the file is cut")
-    feed_forward = tensors.get("head.decoder.layers.0.linear1.weight")
+    feed_forward = tensors.get(f"{source}.decoder.layers.0.linear1.weight")
     kwargs = {"embedding_size": pooling.shape[-2]}
     if feed_forward is not None and feed_forward.shape[0] != 2048:
         kwargs["feed_forward_size"] = feed_forward.shape[0]
-    if "head.wordvec_proj.weight" in tensors:
-        kwargs["word_vector_size"] = tensors["head.wordvec_proj.weight"].shape[1]
+    words = tensors.get(f"{source}.wordvec_proj.weight")
+    if words is not None:
+        kwargs["word_vector_size"] = words.shape[1]
         return Part(name="ml_decoder", kwargs=kwargs), 0, "zero-shot ML-Decoder head"
     kwargs["num_groups"] = pooling.shape[0]
     text = f"ML-Decoder head ({pooling.shape[0]} groups of width {pooling.shape[1]})"
@@ -157,7 +176,48 @@ def _detect_ml_decoder(tensors: Mapping[str, np.ndarray], name: str) -> tuple[Pa
 
 def _ml_decoder_naming(tensors: Mapping[str, np.ndarray]) -> Naming:
     """Returns whose ML-Decoder it is; Alibaba-MIIL's can sit on a backbone of timm."""
-    return "timm" if any(key.startswith("head.duplicate_") for key in tensors) else "original"
+    timm = ("head.duplicate_", "fc.duplicate_")
+    return "timm" if any(key.startswith(timm) for key in tensors) else "original"
+
+
+def _detect_resnet(tensors: Mapping[str, np.ndarray], prefix: str, name: str) -> Detection:
+    body = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    layers = tuple(_count_blocks(body, f"layer{stage}.") for stage in (1, 2, 3, 4))
+    width = next((a.shape[0] for key, a in body.items() if key.startswith("bn1.") and a.ndim), None)
+    if 0 in layers or width is None:
+        raise ValueError(f"{name}: a ResNet without its stem or a whole stage; the file is cut")
+    bottleneck = any(key.startswith("layer") and ".conv3." in key for key in body)
+    known = _RESNETS.get((layers, bottleneck, width))
+    kwargs: dict[str, Any] = {"layers": layers, "bottleneck": bottleneck, "width": width}
+    kwargs = {} if known else kwargs
+    stem = body.get("conv1.weight")
+    cifar = bool(prefix) if stem is None else stem.shape[-1] == 3
+    if cifar:
+        kwargs["cifar_stem"] = True
+    if any(key.startswith(("fc.decoder.", "fc.duplicate_")) for key in tensors):
+        head, num_classes, head_text = _detect_ml_decoder(tensors, name, "fc")
+    elif prefix and any(key.startswith("head.") for key in tensors):
+        head, num_classes, head_text = Part(name="projection"), 0, "projection head"
+    else:
+        head, num_classes, head_text = Part(name="linear"), _rows(tensors, "fc", name), "linear"
+    dataset, mean, std = _SUPCON_DATASETS.get(num_classes, _IMAGENET) if cifar else _IMAGENET
+    size = 32 if cifar else 224
+    text = known or f"ResNet of {'+'.join(map(str, layers))} blocks, width {width}"
+    names_text = "SupContrast's" if prefix else "torchvision's"
+    stem_text = "CIFAR" if cifar else "ImageNet"
+    return Detection(
+        backbone=Part(name=known or "resnet50", kwargs=kwargs),
+        head=head,
+        num_classes=num_classes,
+        naming="supcon" if prefix else "original",
+        head_naming=_ml_decoder_naming(tensors),
+        preprocessing=Preprocessing(image_size=size, mean=mean, std=std),
+        description=(
+            f"{text} with {stem_text} stem ({names_text} names), {head_text} head, "
+            f"{num_classes or 'any'} classes"
+        ),
+        assumption=f"{size} pixels, mean and std of {dataset}, unless given",
+    )
 
 
 def _detect_kmcl(tensors: Mapping[str, np.ndarray], name: str) -> Detection:

@@ -13,8 +13,10 @@ from converters.detect import Detection, detect
 from converters.kernel_mixture import ENCODER, kernel_mixture_table
 from converters.ml_decoder import ml_decoder_table
 from converters.read_torch import TorchFile, read_torch
+from converters.resnet import resnet_table
 from converters.table import ImportReport, Table, export_tensors, import_tensors, join
 from converters.tresnet import Naming, linear_head_table, tresnet_table
+from mljax.backbones.resnet import ResNet
 from mljax.backbones.tresnet import TResNet
 from mljax.config import Part, Preprocessing
 from mljax.heads import HEADS
@@ -23,7 +25,10 @@ from mljax.heads.linear import Linear
 from mljax.heads.ml_decoder import MLDecoder
 from mljax.model import Classifier, ModelSpec, abstract_model
 
-BACKBONE_TABLES: dict[type[nnx.Module], Callable[..., Table]] = {TResNet: tresnet_table}
+BACKBONE_TABLES: dict[type[nnx.Module], Callable[..., Table]] = {
+    TResNet: tresnet_table,
+    ResNet: resnet_table,
+}
 HEAD_TABLES: dict[type[nnx.Module], Callable[..., Table]] = {
     Linear: linear_head_table,
     MLDecoder: ml_decoder_table,
@@ -82,7 +87,8 @@ def to_torch(model: Classifier, *, naming: Naming = "original") -> dict[str, np.
     Args:
       model: a network for which there is a table.
       naming: `original`, with the raw weights of in-place activated batch norm, or `timm`, with
-        its gains. Counters of batches are left out; both codes do without them.
+        its gains; for a ResNet these are torchvision's names, and `supcon` SupContrast's. Counters
+        of batches are left out; all codes do without them.
 
     Raises:
       ValueError: for a backbone or head without a table.
@@ -103,9 +109,11 @@ def find_table(model: Classifier, naming: Naming, head_naming: Naming) -> Table:
                 f"there are tables for {', '.join(kind.__name__ for kind in known)}"
             )
     prefix = ENCODER if type(model.head) is KernelMixture else ""
+    # A ResNet's classifier is `fc`, whatever stands there.
+    place = {"source": "fc"} if type(model.backbone) is ResNet else {}
     return join(
         BACKBONE_TABLES[type(model.backbone)](model.backbone, naming, source=prefix),
-        HEAD_TABLES[type(model.head)](model.head, head_naming),
+        HEAD_TABLES[type(model.head)](model.head, head_naming, **place),
     )
 
 

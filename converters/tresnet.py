@@ -13,7 +13,8 @@ from converters.table import Arrays, Row, Table, Transform, conv, copy, join, li
 from mljax.backbones.tresnet import TResNet
 from mljax.heads.linear import Linear
 
-Naming = Literal["original", "timm"]
+# Whose names a state dict has; `supcon` (HobbitLong/SupContrast) is for ResNets alone.
+Naming = Literal["original", "timm", "supcon"]
 
 _EPS = np.float32(1e-5)
 _COUNTER = "a counter of batches, which nothing reads"
@@ -30,7 +31,12 @@ def tresnet_table(
       naming: of the source.
       source: what precedes the names in the state dict, such as `encoder.`.
       target: path of the backbone in the network.
+
+    Raises:
+      ValueError: for the names of SupContrast, which has no TResNet.
     """
+    if naming == "supcon":
+        raise ValueError("TResNets have original or timm names, got naming='supcon'")
     tables = [_unit(f"{source}body.conv1", f"{target}.stem", naming)]
     for stage, blocks in enumerate(backbone.stages):
         for index, block in enumerate(blocks):

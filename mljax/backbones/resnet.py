@@ -9,6 +9,7 @@ import functools
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -157,7 +158,8 @@ class ResNet(nnx.Module):
         """Returns the feature map of normalized images of any size."""
         x = jax.nn.relu(self.stem(images))
         if not self.cifar_stem:
-            x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
         for blocks in self.stages:
             for block in blocks:
                 x = block(x)
