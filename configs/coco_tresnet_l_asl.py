@@ -1,4 +1,4 @@
-"""TResNet-L with the asymmetric loss on COCO 2014 at 448 pixels.
+r"""TResNet-L with the asymmetric loss on COCO 2014 at 448 pixels.
 
 Ridnik et al., Asymmetric Loss for Multi-Label Classification, https://arxiv.org/abs/2009.14119;
 `train.py` of Alibaba-MIIL/ASL with `--model-name=tresnet_l --image-size=448`. The original's
@@ -9,7 +9,10 @@ the computation is bfloat16.
     python -m mljax.train --config configs/coco_tresnet_l_asl.py --workdir runs/coco_l
 
 Expects data/coco/{annotations,train2014,val2014}.
-Published mAP: 86.6. Not run here.
+Published mAP: 86.6. Not run here. XL at 640 pixels (published mAP 88.4, not run here either):
+
+    --set model.backbone.name=tresnet_xl --set data.preprocessing.image_size=640 \
+    --set model.init_from=checkpoints/tresnet_xl
 """
 
 from mljax.config import (
