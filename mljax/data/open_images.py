@@ -14,8 +14,8 @@ A label that people verified has the confidence 1 (present) or 0 (absent). All o
 unannotated, as in Ben-Baruch et al., https://arxiv.org/abs/2110.10955.
 
 The reader holds arrays alone, no Python object a row: with 6.7 annotations an image, a million
-images take 44 MB once read and 150 MB at most while they are read, if the rows of an image stand
-together as in the released files. Sixty million rows take about a minute.
+images take 44 MB once read and 150 MB at most while they are read; more than that if the rows of
+an image do not stand together. Sixty million rows take about a minute.
 """
 
 import csv
