@@ -24,6 +24,7 @@ from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
 from mljax.evaluate import make_apply, sigmoid, whole_batch
 from mljax.model import Classifier
+from mljax.startup import use_compilation_cache
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -305,4 +306,5 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     sys.exit(main())

@@ -1,5 +1,6 @@
 """What every command does before it uses JAX."""
 
+import os
 from pathlib import Path
 
 import jax
@@ -10,6 +11,6 @@ def use_compilation_cache() -> None:
 
     `JAX_COMPILATION_CACHE_DIR` names another folder.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = Path.home() / ".cache" / "mljax" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -33,6 +33,7 @@ from mljax.report import Evaluation, evaluate_scores, print_evaluation
 from mljax.run import Run, changed_fields, make_run
 from mljax.run_checkpoints import RunCheckpoints
 from mljax.sharding import put_batch
+from mljax.startup import use_compilation_cache
 from mljax.train_step import TrainState
 
 TERMINATED = 143
@@ -388,4 +389,5 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     sys.exit(main())
