@@ -39,6 +39,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("output", type=Path, help="the folder to write; it must not exist")
     parser.add_argument("--key", help="the entry that holds the weights, as state_dict_ema")
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="one name per line")
+    text = "OpenImages' oidv6-class-descriptions.csv: MIDs (/m/...) become display names"
+    parser.add_argument("--class-descriptions", type=Path, metavar="FILE", help=text)
     parser.add_argument("--image-size", type=int, metavar="N", help="side of the input in pixels")
     for name, what in (("mean", "subtracted from RGB in [0, 1]"), ("std", "divides RGB then")):
         parser.add_argument(f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help=what)
@@ -63,7 +65,9 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     slopes = {"stem_slope": arguments.stem_slope, "block_slope": arguments.block_slope}
     words = None if arguments.word_vectors is None else np.load(arguments.word_vectors)
     model, report = build_model(file, detection, slopes, words)
-    model.class_names = choose_class_names(file, model.spec.num_classes, names)
+    model.class_names = choose_class_names(
+        file, model.spec.num_classes, names, arguments.class_descriptions
+    )
     mean, std = (tuple(x) if x else None for x in (arguments.mean, arguments.std))
     model.preprocessing = choose_preprocessing(file, detection, arguments.image_size, mean, std)
     facts = _describe(file, detection, model, report)

@@ -19,6 +19,7 @@ from converters.tresnet import Naming, linear_head_table, tresnet_table
 from mljax.backbones.resnet import ResNet
 from mljax.backbones.tresnet import TResNet
 from mljax.config import Part, Preprocessing
+from mljax.data.open_images import class_names_of
 from mljax.heads import HEADS
 from mljax.heads.kernel_mixture import KernelMixture
 from mljax.heads.linear import Linear
@@ -41,6 +42,7 @@ def from_torch(
     *,
     key: str | None = None,
     class_names: Sequence[str] | None = None,
+    class_descriptions: str | os.PathLike | None = None,
     image_size: int | None = None,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
@@ -58,6 +60,8 @@ def from_torch(
       key: the container's entry that holds the weights, such as `state_dict_ema`; None takes the
         usual one.
       class_names: in the order of the logits; None takes the file's, if it has them.
+      class_descriptions: path of OpenImages' `oidv6-class-descriptions.csv`, which turns class
+        names that are MIDs (`/m/...`) into display names.
       image_size: side of the input in pixels; None takes it from a file name such as
         `..._448.pth`, else 224.
       mean: subtracted from images in [0, 1]; None takes the system's (TResNet: 0).
@@ -76,7 +80,9 @@ def from_torch(
     detection = detect(file.tensors, file.name)
     slopes = {"stem_slope": stem_slope, "block_slope": block_slope}
     model, _ = build_model(file, detection, slopes, word_vectors)
-    model.class_names = choose_class_names(file, model.spec.num_classes, class_names)
+    model.class_names = choose_class_names(
+        file, model.spec.num_classes, class_names, class_descriptions
+    )
     model.preprocessing = choose_preprocessing(file, detection, image_size, mean, std)
     return model
 
@@ -167,12 +173,15 @@ def _check_word_vectors(word_vectors: np.ndarray | None, detection: Detection, n
 
 
 def choose_class_names(
-    file: TorchFile, num_classes: int, class_names: Sequence[str] | None
+    file: TorchFile,
+    num_classes: int,
+    class_names: Sequence[str] | None,
+    class_descriptions: str | os.PathLike | None = None,
 ) -> tuple[str, ...] | None:
-    """Returns the given class names, else the file's, else None.
+    """Returns the given class names, else the file's, else None; with descriptions, what they say.
 
     Raises:
-      ValueError: if there is not one name per class.
+      ValueError: if there is not one name per class, or one that has no description.
     """
     names = file.class_names if class_names is None else tuple(class_names)
     if names is not None and len(names) != num_classes:
@@ -180,7 +189,26 @@ def choose_class_names(
             f"{file.name}: {len(names)} class names for {num_classes} classes; give one name per "
             "class, in the order of the logits"
         )
-    return names
+    return names if class_descriptions is None else _described(names, class_descriptions, file.name)
+
+
+def _described(
+    names: Sequence[str] | None, path: str | os.PathLike, source: str
+) -> tuple[str, ...]:
+    """Returns the display names of classes that are named by their MIDs."""
+    if names is None:
+        raise ValueError(
+            f"{source}: has no class names that {path} could describe; give the MIDs as class "
+            "names, such as those in oidv6-classes-trainable.txt"
+        )
+    known = class_names_of(Path(path))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f"{source}: {len(unknown)} of {len(names)} class names are no MIDs in {path}, such as "
+            f"{unknown[0]!r}"
+        )
+    return tuple(known[name] for name in names)
 
 
 def choose_preprocessing(

@@ -93,6 +93,37 @@ def test_a_wrong_number_of_class_names_is_refused():
         from_torch(ASL_ZIP, class_names=["a", "b"])
 
 
+MIDS = ("/m/01", "/m/02", "/m/03", "/m/04")
+
+
+def _descriptions(folder, last="/m/04"):
+    path = folder / "oidv6-class-descriptions.csv"
+    rows = ["LabelName,DisplayName", "/m/09,Fox", "/m/02,Crane", "/m/01,Tortoise", "/m/03,Crane"]
+    path.write_text("\n".join([*rows, f'{last},"Cup, saucer"']) + "\n")
+    return path
+
+
+def test_class_descriptions_turn_mids_into_display_names(tmp_path):
+    # A published OpenImages checkpoint names its classes by their MIDs.
+    content = torch.load(ASL_ZIP) | {"idx_to_class": dict(enumerate(MIDS))}
+    torch.save(content, tmp_path / "oi.pth")
+    model = from_torch(tmp_path / "oi.pth", class_descriptions=_descriptions(tmp_path))
+    assert model.class_names == ("Tortoise", "Crane (/m/02)", "Crane (/m/03)", "Cup, saucer")
+    assert from_torch(tmp_path / "oi.pth").class_names == MIDS
+
+
+def test_a_class_without_description_is_refused(tmp_path):
+    path = _descriptions(tmp_path, last="/m/08")
+    with pytest.raises(ValueError, match="1 of 4 class names are no MIDs in .* such as '/m/04'"):
+        from_torch(ASL_ZIP, class_names=MIDS, class_descriptions=path)
+
+
+def test_descriptions_of_no_names_are_refused(tmp_path):
+    tensors = golden.state_dict("tresnet_eval", "mini_64")
+    with pytest.raises(ValueError, match="has no class names that .* could describe"):
+        from_torch(tensors, class_descriptions=_descriptions(tmp_path))
+
+
 def test_a_head_without_table_is_told_by_what_was_recognized(monkeypatch):
     monkeypatch.delitem(sys.modules["mljax.heads"].HEADS, "ml_decoder", raising=False)
     with pytest.raises(ValueError, match=r"ML-Decoder head \(3 groups.*no conversion table"):
@@ -145,6 +176,14 @@ def test_the_command_verifies_against_torch_and_writes_the_figure_on_the_card(tm
     card = (output / "README.md").read_text()
     assert "largest difference of a logit from torch" in card
     assert "ckpt_asl_zip.pth" in card
+
+
+def test_the_command_takes_mids_and_their_descriptions(tmp_path):
+    (tmp_path / "mids.txt").write_text("\n".join(MIDS))
+    options = ["--class-names", str(tmp_path / "mids.txt")]
+    options += ["--class-descriptions", str(_descriptions(tmp_path))]
+    assert main([str(ASL_ZIP), str(tmp_path / "out"), *options]) == 0
+    assert load_model(tmp_path / "out").class_names[3] == "Cup, saucer"
 
 
 def test_the_command_says_where_it_cannot_verify(tmp_path, capsys, monkeypatch):
