@@ -1,4 +1,11 @@
-"""Labels images: `python -m mljax.predict --checkpoint FOLDER IMAGE... [--output FOLDER]`."""
+"""Labels images: `python -m mljax.predict --checkpoint FOLDER IMAGE... [--output FOLDER]`.
+
+The protocols of the published inference scripts, all of which resize bicubically:
+
+    ASL         --resize bicubic --threshold 0.7 (OpenImages: 0.995)
+    CSL         --resize bicubic --threshold 0.97 --top-k 30
+    ML-Decoder  --resize bicubic --threshold 0.75 (OpenImages: 0.97) --top-k 20
+"""
 
 import argparse
 import dataclasses
@@ -9,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -64,7 +71,7 @@ def predict(
       model: in eval mode. A model without class names gives the class numbers, from 0, as names.
       paths: image files.
       threshold: a class is predicted where its score is above.
-      top_k: at most so many classes are predicted; None is no limit.
+      top_k: only the k highest scores can be above the threshold; None is no limit.
       batch_size: images that the network reads at once.
       preprocessing: None takes the model's.
 
@@ -215,7 +222,7 @@ def _run(arguments: argparse.Namespace) -> int:
         threshold=threshold,
         top_k=arguments.top_k,
         batch_size=arguments.batch_size,
-        preprocessing=_preprocessing(model, arguments.image_size),
+        preprocessing=_preprocessing(model, arguments.image_size, arguments.resize),
     )
     taken = {Path(path).resolve() for path in paths}
     bad = 0
@@ -231,14 +238,18 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
-def _preprocessing(model: Classifier, image_size: int | None) -> Preprocessing | None:
-    if image_size is None:
-        return model.preprocessing
-    if image_size < 1:
+def _preprocessing(
+    model: Classifier, image_size: int | None, resize: Literal["bilinear", "bicubic"] | None
+) -> Preprocessing | None:
+    if image_size is not None and image_size < 1:
         raise ValueError(f"--image-size: got {image_size}, expected at least 1 pixel")
-    if model.preprocessing is None:
-        return Preprocessing(image_size=image_size)
-    return dataclasses.replace(model.preprocessing, image_size=image_size)
+    found = model.preprocessing
+    if image_size is not None:
+        found = found or Preprocessing(image_size=image_size)
+        found = dataclasses.replace(found, image_size=image_size)
+    if resize is not None and found is not None:
+        found = dataclasses.replace(found, resize=resize)
+    return found
 
 
 def _with_progress(predictions: Iterator[Prediction], total: int) -> Iterator[Prediction]:
@@ -297,11 +308,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("images", nargs="+", metavar="IMAGE", help="a file, a folder or a glob such as 'a/*.jpg'")
     add("--checkpoint", required=True, help="a checkpoint folder, or a run's workdir")
     add("--threshold", type=float, help="predicted above; default: the recipe's, else 0.8")
-    add("--top-k", type=int, metavar="K", help="at most so many labels an image")
+    add("--top-k", type=int, metavar="K", help="of the K highest scores, those above the threshold")
     add("--json", action="store_true", help="one line of JSON an image on standard output")
     add("--output", type=Path, metavar="FOLDER", help="where to save pictures with their labels")
     add("--batch-size", type=int, default=32, help="images at once (32)")
     add("--image-size", type=int, metavar="N", help="side in pixels in place of the checkpoint's")
+    add("--resize", choices=("bilinear", "bicubic"), help="in place of the checkpoint's filter")
     return parser.parse_args(argv)
 
 

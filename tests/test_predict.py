@@ -57,6 +57,14 @@ def test_top_k_limits_the_labels(photos, scores):
     assert [name for name, _ in found.labels] == [name for name, _ in _expected(scores[0], 0)[:2]]
 
 
+def test_the_threshold_applies_to_the_top_k(photos, scores):
+    ordered = -np.sort(-scores[0])
+    threshold = float(ordered[:2].mean())
+    for top_k, number in ((3, 1), (None, 1), (1, 1)):
+        (found,) = predict(miniature.model(), photos[:1], threshold=threshold, top_k=top_k)
+        assert [score for _, score in found.labels] == pytest.approx(ordered[:number], abs=1e-4)
+
+
 def test_no_image_gives_no_prediction():
     assert list(predict(miniature.model(), [])) == []
 
@@ -136,6 +144,16 @@ def test_image_size_replaces_the_checkpoints(checkpoint, photos, capsys):
     assert small["labels"] != large["labels"]
     assert main([*options, "--image-size", "0"]) == 1
     assert "--image-size: got 0" in capsys.readouterr().err
+
+
+def test_resize_replaces_the_checkpoints_filter(checkpoint, photos, capsys):
+    options = ["--checkpoint", str(checkpoint), "--json", "--threshold", "0", photos[0]]
+    for resize in ("bilinear", "bicubic"):
+        assert main([*options, "--resize", resize]) == 0
+    assert main(options) == 0
+    bilinear, bicubic, own = map(json.loads, capsys.readouterr().out.splitlines())
+    assert own == bilinear
+    assert own["labels"] != bicubic["labels"]
 
 
 def test_missing_checkpoint_is_an_error_in_one_line(photos, tmp_path, capsys):
