@@ -17,7 +17,7 @@ ORDER = [
     {"backbones", "heads"},
     {"losses"},
     {"model", "optim", "sharding", "metrics", "startup"},
-    {"checkpoint", "report", "train_step"},
+    {"checkpoint", "report", "train_step", "label_correlation"},
     {"run_checkpoints", "evaluate", "logs"},
     {"run", "predict"},
     {"train"},
