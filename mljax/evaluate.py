@@ -27,9 +27,11 @@ from mljax.data import READERS
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
 from mljax.data.sparse_labels import SparseLabels
+from mljax.label_correlation import KernelStatistics, report_kernels, watch_kernels
 from mljax.model import Classifier, split_model
 from mljax.report import Evaluation, evaluate_scores, metrics_json, print_evaluation
 from mljax.sharding import make_mesh, replicated
+from mljax.startup import use_compilation_cache
 from mljax.train_step import make_forward
 
 __all__ = ["Evaluation", "collect_scores", "evaluate", "evaluate_scores", "make_apply"]
@@ -151,7 +153,13 @@ def sigmoid(logits: Float[np.ndarray, "*b k"]) -> Float[np.ndarray, "*b k"]:
 
 
 def evaluate(
-    model: Classifier, data: DataConfig, *, split: str, threshold: float = 0.8, top_k: int = 3
+    model: Classifier,
+    data: DataConfig,
+    *,
+    split: str,
+    threshold: float = 0.8,
+    top_k: int = 3,
+    kernels: KernelStatistics | None = None,
 ) -> tuple[Evaluation, tuple[str, ...], list[str]]:
     """Runs a network over a split on all local devices.
 
@@ -164,6 +172,7 @@ def evaluate(
       split: of the reader.
       threshold: a class is predicted where its score is above.
       top_k: how many predictions an image may have in `Evaluation.top`.
+      kernels: of the same network; gets to see the split.
 
     Returns:
       The figures, the class names in their order, and the names of skipped bad images.
@@ -184,7 +193,11 @@ def evaluate(
     with batches:
         total = -(-len(records) // whole_batch(data.eval_batch_size))
         shown = _with_progress(batches, total)
-        scores, labels, ignored, skipped = collect_scores(make_apply(model), shown)
+        if kernels is None:
+            apply = make_apply(model)
+        else:
+            apply, shown = np.asarray, kernels.watch(shown)
+        scores, labels, ignored, skipped = collect_scores(apply, shown)
     found = evaluate_scores(scores, labels, ignored=ignored, threshold=threshold, top_k=top_k)
     return found, class_names, [records.name(index) for index in skipped]
 
@@ -232,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     try:
         _run(arguments, Console())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -241,11 +254,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, console: Console) -> None:
     checkpoint = find_model(arguments.checkpoint)
     model = load_model(checkpoint)
+    kernels = watch_kernels(model, arguments.label_correlation)
     data, defaults = _resolve(checkpoint, model, arguments)
     split = arguments.split or data.eval_split
     threshold = defaults.threshold if arguments.threshold is None else arguments.threshold
     found, class_names, skipped = evaluate(
-        model, data, split=split, threshold=threshold, top_k=arguments.top_k
+        model, data, split=split, threshold=threshold, top_k=arguments.top_k, kernels=kernels
     )
     console.print(f"{checkpoint}: {data.reader.name}, split {split}", highlight=False)
     print_evaluation(found, class_names, console)
@@ -254,6 +268,9 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     output = arguments.output or _default_output(arguments.checkpoint, checkpoint)
     figures = {"checkpoint": str(checkpoint), "reader": data.reader.name, "split": split}
     figures |= metrics_json(found, class_names) | {"skipped": skipped}
+    if kernels is not None:
+        picture = arguments.label_correlation
+        figures |= report_kernels(kernels, class_names, console, picture=picture)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(figures, indent=2) + "\n")
     console.print(f"written to {output}", highlight=False, markup=False)
@@ -307,6 +324,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--threshold", type=float, help="predicted above; default: the recipe's eval.threshold")
     add("--top-k", type=int, default=3, help="predictions per image in the second row (3)")
+    text = "KMCL: write a picture of how much the kernels of every two classes overlap"
+    add("--label-correlation", type=Path, metavar="FILE.png", help=text)
     add(
         "--output",
         type=Path,
@@ -317,4 +336,5 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     sys.exit(main())
