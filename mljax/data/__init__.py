@@ -1,7 +1,9 @@
 """Readers of data sets on disk, augmentation, and the pipeline that makes batches of them."""
 
 from mljax.data import (
+    adp,
     augment,
+    chest_xray,
     coco,
     digits,
     image_csv,
@@ -11,6 +13,7 @@ from mljax.data import (
     open_images_table,
     partial,
     voc,
+    voc_csv,
 )
 
 READERS = {
@@ -18,6 +21,9 @@ READERS = {
     "csv": image_csv.csv_table,
     "coco": coco.coco,
     "voc": voc.voc,
+    "voc_csv": voc_csv.voc_csv,
+    "adp": adp.adp,
+    "chest_xray": chest_xray.chest_xray,
     "open_images": open_images.open_images,
     "open_images_table": open_images_table.open_images_table,
     "lvis": lvis.lvis,

@@ -6,7 +6,7 @@ one object of it is annotated, crowds included, as in Alibaba-MIIL/ASL helper_fu
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from mljax.data.records import Records
 
 _YEARS = (2014, 2017)
 
+# Ids, or the file that lists them.
+_Ids = Sequence[int] | str | Path
+
 
 def coco(
     split: str,
@@ -23,7 +26,7 @@ def coco(
     root: str | Path,
     year: int | None = None,
     keep_unannotated: bool = False,
-    image_ids: Sequence[int] | str | Path | None = None,
+    image_ids: _Ids | Mapping[str, _Ids] | None = None,
 ) -> Records:
     """Reads one split of a COCO folder.
 
@@ -37,12 +40,18 @@ def coco(
         appearance among the annotations (as ASL, CSL and KMCL do); True keeps every image, in the
         order of the file's `images`.
       image_ids: the ids to keep, in this order; or a text file of them, one a line, in integer or
-        in floating-point notation. None keeps all.
+        in floating-point notation. None keeps all. A recipe, whose training split alone is a
+        subset, gives `{"train": file}`; then the other splits keep all.
 
     Raises:
       ValueError: if a file, an image or a field is missing, or an id is unknown.
     """
     path = _annotation_file(split, Path(root), year)
+    if isinstance(image_ids, Mapping):
+        for name in image_ids:
+            # A misspelled split must not pass for one that keeps all.
+            _annotation_file(name, Path(root), year)
+        image_ids = image_ids.get(split)
     names, columns, files, pairs = _parse(path)
     ids = list(files) if keep_unannotated else list(dict.fromkeys(pairs[:, 0].tolist()))
     if image_ids is not None:
@@ -103,7 +112,7 @@ def _without_outlines(thing: dict[str, Any]) -> dict[str, Any]:
     return thing
 
 
-def _select(known: list[int], wanted: Sequence[int] | str | Path, path: Path) -> list[int]:
+def _select(known: list[int], wanted: _Ids, path: Path) -> list[int]:
     source, ids = "image_ids", wanted
     if isinstance(ids, str | Path):
         source, ids = str(wanted), _read_ids(Path(ids))

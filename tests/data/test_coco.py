@@ -77,6 +77,19 @@ def test_subset_file_is_in_the_notation_of_numpy(tmp_path):
     assert [path[-5:] for path in records.images] == ["7.jpg", "5.jpg"]
 
 
+def test_subset_of_one_split_leaves_the_others_whole(tmp_path):
+    for split in ("train2017", "val2017"):
+        _folder(tmp_path, _content(), split)
+    counts = [len(coco(s, root=tmp_path, image_ids={"train": [7]})) for s in ("train", "val")]
+    assert counts == [1, 2]
+
+
+def test_subset_of_a_split_that_is_not_there_is_refused(tmp_path):
+    root = _folder(tmp_path, _content())
+    with pytest.raises(ValueError, match="no COCO annotations: expected .*instances_trian2014"):
+        coco("train", root=root, image_ids={"trian": [7]})
+
+
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
