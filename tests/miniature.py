@@ -143,6 +143,19 @@ def _records(content):
         content = content[16 + length :]
 
 
+def save_photos(folder):
+    """Writes 24 photos and a bad one, listed for both splits; returns the change of a recipe."""
+    rows = [",".join(["image", *CLASS_NAMES])]
+    for number in range(24):
+        save_photo(folder / f"{number}.png", number)
+        rows.append(f"{number}.png," + ",".join(str((number + c) % 3 // 2) for c in range(10)))
+    (folder / "bad.png").write_bytes(b"no image")
+    rows.append("bad.png" + ",1" * 10)
+    for split in ("train", "val"):
+        (folder / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    return f"data.reader={{'name': 'csv', 'kwargs': {{'root': '{folder}'}}}}"
+
+
 def train(config, workdir):
     """Trains; returns the evaluation and what was printed."""
     console = Console(file=io.StringIO(), width=160)

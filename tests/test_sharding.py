@@ -112,7 +112,8 @@ def _relative_difference(found, expected):
     return np.sqrt(difference / sum(np.sum(np.square(v, dtype=float)) for v in expected.values()))
 
 
-# After twenty steps float32 runs differ by 4e-7, since sums over the batch have another order.
+# After twenty steps these float32 runs differ by up to 7e-7: sums over the batch have another
+# order on more devices.
 _TOLERANCE = 1e-5
 
 
@@ -123,9 +124,10 @@ _TOLERANCE = 1e-5
 )
 def test_eight_devices_train_what_one_trains(measured, found, expected):
     found_state, expected_state = _load(measured, found), _load(measured, expected)
-    for field in ("params", "stats", "ema_params", "ema_stats", "opt_state"):
+    moments = [f"opt_state[1].inner_state.{name}" for name in ("mu", "nu")]
+    for field in ("params", "stats", "ema_params", "ema_stats", *moments):
         parts = [
-            {k: v for k, v in state.items() if k.startswith(f".{field}")}
+            {k: v for k, v in state.items() if k.startswith(f".{field}[")}
             for state in (found_state, expected_state)
         ]
         assert _relative_difference(*parts) < _TOLERANCE, field

@@ -3,7 +3,9 @@
 import itertools
 import json
 import os
+import shutil
 import signal
+import socket
 
 import jax
 import numpy as np
@@ -69,9 +71,7 @@ def straight(tmp_path_factory):
 def interrupted(tmp_path_factory):
     """Returns the workdir of the same run, killed twice, and the exit codes of its three parts."""
     folder = tmp_path_factory.mktemp("interrupted")
-    recipe, workdir = folder / "recipe.py", folder / "run"
-    recipe.write_text("from tests import miniature\nget_config = miniature.training_recipe\n")
-    arguments = ["--config", str(recipe), "--workdir", str(workdir)]
+    workdir, arguments = folder / "run", _arguments(folder, [])
     process = miniature.start("-c", KILLED, *arguments)
     shown, _ = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, shown
@@ -213,3 +213,125 @@ def test_batches_after_a_resume_are_the_next_ones():
     ):
         for expected, batch in zip(itertools.islice(straight, 17, 20), resumed, strict=False):
             jax.tree.map(np.testing.assert_array_equal, batch, expected)
+
+
+# 21 steps of a split state, on photos of which one is bad.
+OF_PROCESSES = [
+    "train.epochs=7",
+    "schedule.epochs=20",
+    "train.checkpoint_every_steps=10",
+    "train.fsdp=True",
+    "eval.every_epochs=7",
+    "data.bad_images=skip",
+]
+
+TERMINATED = """
+import os, signal, sys
+from mljax import logs, train
+
+write = logs.MetricLog.write
+
+def write_and_ask(self, step, scalars):
+    write(self, step, scalars)
+    if step == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+if "--terminate" in sys.argv:
+    sys.argv.remove("--terminate")
+    logs.MetricLog.write = write_and_ask
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+def _together(*arguments):
+    """Runs two processes of one training; returns their exit codes and what they printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    cluster = ["--coordinator", address, "--num-processes", "2", "--process-id"]
+    pair = [miniature.start("-c", TERMINATED, *arguments, *cluster, i) for i in range(2)]
+    shown = [process.communicate(timeout=300)[0] for process in pair]
+    return [process.returncode for process in pair], shown
+
+
+@pytest.fixture(scope="module")
+def changes(tmp_path_factory):
+    """Returns the changes of the recipe that several processes train."""
+    return [*OF_PROCESSES, miniature.save_photos(tmp_path_factory.mktemp("photos"))]
+
+
+def _arguments(folder, changes):
+    recipe = folder / "recipe.py"
+    recipe.write_text("from tests import miniature\nget_config = miniature.training_recipe\n")
+    options = [option for change in changes for option in ("--set", change)]
+    return ["--config", str(recipe), "--workdir", str(folder / "run"), *options]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, changes):
+    """Returns the workdir of two processes, what happened when one of them was terminated, which
+    checkpoints there were then, and what happened when both went on.
+    """
+    folder = tmp_path_factory.mktemp("together")
+    arguments = _arguments(folder, changes)
+    first = _together("--terminate", *arguments)
+    saved = [int(path.name) for path in sealed(folder / "run/checkpoints")]
+    return folder / "run", first, saved, _together(*arguments)
+
+
+@pytest.mark.slow
+def test_processes_stop_at_the_same_step_when_one_is_terminated(together):
+    _, (codes, shown), saved, _ = together
+    assert codes == [143, 143], shown
+    assert len(saved) == 1
+    assert saved[0] < 20
+
+
+@pytest.mark.slow
+def test_processes_resume_and_finish(together):
+    workdir, _, saved, (codes, shown) = together
+    assert codes == [0, 0], shown
+    assert f"after step {saved[0]}" in shown[0]
+    assert "2 processes" in shown[0]
+    steps = [row["step"] for row in miniature.read_log(workdir) if "train/loss" in row]
+    assert steps == list(range(1, 22))
+
+
+@pytest.mark.slow
+def test_only_the_first_process_prints_and_writes(together):
+    workdir, _, _, (_, shown) = together
+    assert "mAP" not in shown[1]
+    assert len(list((workdir / "best").iterdir())) == 1
+    assert len(list((workdir / "tensorboard").iterdir())) == 2  # One for each of the two runs.
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_two_devices_of_one_train_to_the_bit(together, changes, tmp_path):
+    process = miniature.start(
+        *("-m", "mljax.train", *_arguments(tmp_path, changes)),
+        flags="--xla_force_host_platform_device_count=2",
+    )
+    shown, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, shown
+    _assert_same_state(together[0], tmp_path / "run", 21)
+    assert miniature.read_log(together[0]) == miniature.read_log(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_bad_image_is_counted_whichever_process_met_it(together):
+    progress = json.loads((together[0] / "checkpoints/21/progress/metadata").read_text())
+    assert progress["skipped"] == [24]
+    assert "1 training images could not be read" in together[3][1][0]
+
+
+@pytest.mark.slow
+def test_one_process_takes_over_what_two_have_trained(together, changes, tmp_path):
+    workdir = shutil.copytree(together[0], tmp_path / "run")
+    before = (workdir / "metrics.jsonl").read_text()
+    evaluation, shown = miniature.train(miniature.training_recipe(*changes), workdir)
+    assert "after step 21" in shown
+    logged = [row for row in miniature.read_log(workdir) if "eval/mAP_ema" in row][-1]
+    best = max(logged["eval/mAP_plain"], logged["eval/mAP_ema"])
+    # The order of two images may change with the last bit of a score.
+    assert evaluation.mean_average_precision == pytest.approx(best, abs=0.5)
+    assert (workdir / "metrics.jsonl").read_text() == before
