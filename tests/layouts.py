@@ -1,0 +1,116 @@
+"""Small made-up data sets on disk, one writer for each reader that the recipes name."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from mljax.data.adp import CSV_NAME, IMAGE_FOLDER, LEVELS
+from mljax.data.chest_xray import CHEST_XRAY_CLASSES
+from mljax.data.voc import VOC_CLASSES
+
+COUNT = 12
+
+
+def write_images(folder, names):
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+
+
+def table(header, names, columns):
+    """Returns CSV text in which row i has its 1 in column i modulo `columns`."""
+    rows = [[n, *np.eye(columns, dtype=int)[i % columns]] for i, n in enumerate(names)]
+    return "".join(",".join(map(str, row)) + "\n" for row in [header, *rows])
+
+
+def csv(root):
+    names = [f"images/{i}.jpg" for i in range(COUNT)]
+    write_images(root / "images", [f"{i}.jpg" for i in range(COUNT)])
+    for split in ("train", "val", "test"):
+        (root / f"{split}.csv").write_text(table(["image", "cat", "dog"], names, 2))
+
+
+def coco(root):
+    (root / "annotations").mkdir(parents=True)
+    names = [f"{i}.jpg" for i in range(COUNT)]
+    for split in ("train", "val"):
+        write_images(root / f"{split}2014", names)
+        content = {
+            "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
+            "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
+            "annotations": [
+                {"id": i, "image_id": i, "category_id": (7, 3)[i % 2], "area": 9.0}
+                for i in range(COUNT)
+            ],
+        }
+        (root / f"annotations/instances_{split}2014.json").write_text(json.dumps(content))
+
+
+def voc(root):
+    write_images(root / "JPEGImages", [f"{i}.jpg" for i in range(COUNT)])
+    (root / "Annotations").mkdir()
+    (root / "ImageSets/Main").mkdir(parents=True)
+    for i in range(COUNT):
+        name = "cat" if i % 2 else "dog"
+        (root / f"Annotations/{i}.xml").write_text(
+            f"<annotation><object><name>{name}</name><difficult>{i % 5 == 0:d}</difficult>"
+            "</object></annotation>"
+        )
+    for split in ("trainval", "test"):
+        (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(map(str, range(COUNT))) + "\n")
+
+
+def voc_csv(root):
+    names = [f"{i:06}" for i in range(COUNT)]
+    write_images(root / "VOCdevkit/VOC2007/JPEGImages", [f"{n}.jpg" for n in names])
+    (root / "files/VOC2007").mkdir(parents=True)
+    for split in ("trainval", "test"):
+        text = table(["name", *VOC_CLASSES], names, 20)
+        text = text.replace(",0", ",-1")
+        (root / f"files/VOC2007/classification_{split}.csv").write_text(text)
+
+
+def adp(root):
+    names = [f"{i}.png" for i in range(COUNT)]
+    write_images(root / IMAGE_FOLDER, names)
+    classes = LEVELS["L3"].split()
+    (root / CSV_NAME).write_text(table(["Patch Names", *classes], names, 9))
+    (root / "splits").mkdir()
+    for split in ("train", "valid", "test"):
+        np.save(root / f"splits/{split}.npy", np.arange(COUNT))
+
+
+def chest_xray(root):
+    names = [f"{i}.png" for i in range(COUNT)]
+    write_images(root / "images/images", names)
+    for split in ("train", "val", "test"):
+        text = table(["FileName", *CHEST_XRAY_CLASSES], names, 14)
+        (root / f"{split}_label.csv").write_text(text)
+
+
+def open_images(root):
+    names = [f"{i:016x}" for i in range(COUNT)]
+    descriptions = 'LabelName,DisplayName\n/m/01,Crane\n/m/02,"Sea, open"\n'
+    root.mkdir(parents=True)
+    (root / "oidv6-class-descriptions.csv").write_text(descriptions)
+    (root / "oidv6-classes-trainable.txt").write_text("/m/01\n/m/02\n")
+    rows = [f"{n},verification,/m/0{1 + i % 2},{i % 3 > 0:d}" for i, n in enumerate(names)]
+    text = "\n".join(["ImageID,Source,LabelName,Confidence", *rows]) + "\n"
+    for split in ("train", "validation", "test"):
+        prefix = "oidv6-" if split == "train" else ""
+        (root / f"{prefix}{split}-annotations-human-imagelabels.csv").write_text(text)
+        write_images(root / split, [f"{n}.jpg" for n in names])
+
+
+WRITERS = {
+    "csv": csv,
+    "coco": coco,
+    "voc": voc,
+    "voc_csv": voc_csv,
+    "adp": adp,
+    "chest_xray": chest_xray,
+    "open_images": open_images,
+}
