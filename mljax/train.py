@@ -61,8 +61,11 @@ def fit(config: Config, workdir: str | Path, *, console: Console | None = None) 
     )
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.close)
-        progress = {"best": None, "skipped": []}
-        state, progress = checkpoints.restore(run.state) or (run.state, progress)
+        state, progress = run.state, {"best": None, "skipped": []}
+        if restored := checkpoints.restore(run.state):
+            # The fresh arrays have shown the shapes; their memory is needed.
+            jax.tree.map(lambda array: array.delete(), run.state)
+            state, progress = restored
         start = int(state.step)
         log = None
         if jax.process_index() == 0:
@@ -88,7 +91,7 @@ def _loop(
     start = int(state.step)
     evaluation = None
     pending: dict[str, Any] = {}
-    began = time.monotonic()
+    timed, since = start, time.monotonic()
     with (
         _Termination() as termination,
         run.train_batches(start) as batches,
@@ -105,14 +108,15 @@ def _loop(
             pending = metrics
             if log is not None and (step % train.log_every_steps == 0 or step == run.total_steps):
                 scalars = {f"train/{k}": float(v) for k, v in metrics.items() if k != "finite"}
-                scalars["train/images_per_second"] = (
-                    run.config.data.batch_size * (step - start) / (time.monotonic() - began)
-                )
+                images, now = run.config.data.batch_size * (step - timed), time.monotonic()
+                scalars["train/images_per_second"] = images / (now - since)
+                timed, since = step, now
                 log.write(step, scalars)
                 bar.update(task, status=f"loss {scalars['train/loss']:.4g}")
             if _evaluation_is_due(run, step):
                 _check_finite(pending, run, step)
                 evaluation = _evaluate(run, state, step, progress, log, workdir, bar.console)
+                timed, since = step, time.monotonic()
             stop = termination.is_due(step)
             if step % every == 0 or step == run.total_steps or stop:
                 _check_finite(pending, run, step)
@@ -124,7 +128,7 @@ def _loop(
                 raise SystemExit(TERMINATED)
     if evaluation is None:
         # The run was complete: its log has this evaluation already.
-        evaluation = _evaluate(run, state, run.total_steps, progress, None, workdir, console)
+        evaluation = _evaluate(run, state, start, progress, None, workdir, console)
     _print_end(run, state, progress, evaluation, workdir, console)
     return evaluation
 
@@ -347,12 +351,9 @@ def dry_run(config: Config, console: Console) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     arguments = _parse(argv)
-    if arguments.coordinator is not None:
-        jax.distributed.initialize(
-            arguments.coordinator, arguments.num_processes, arguments.process_id
-        )
-    console = Console(quiet=jax.process_index() != 0)
     try:
+        _join(arguments)
+        console = Console(quiet=jax.process_index() != 0)
         config = override(load_config(arguments.config), arguments.set)
         if arguments.seed is not None:
             config = dataclasses.replace(config, seed=arguments.seed)
@@ -366,6 +367,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _join(arguments: argparse.Namespace) -> None:
+    """Joins the other processes of the run, if there are any."""
+    cluster = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+    if cluster == (None, None, None):
+        return
+    if None in cluster:
+        raise ValueError("--coordinator, --num-processes and --process-id belong together")
+    jax.distributed.initialize(*cluster)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

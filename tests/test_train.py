@@ -226,7 +226,7 @@ OF_PROCESSES = [
 ]
 
 TERMINATED = """
-import os, signal, sys
+import os, signal, sys, time
 from mljax import logs, train
 
 write = logs.MetricLog.write
@@ -235,6 +235,8 @@ def write_and_ask(self, step, scalars):
     write(self, step, scalars)
     if step == 3:
         os.kill(os.getpid(), signal.SIGTERM)
+    if step >= 3:
+        time.sleep(0.5)  # The notice takes a second or two to reach the other process.
 
 if "--terminate" in sys.argv:
     sys.argv.remove("--terminate")

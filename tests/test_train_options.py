@@ -281,6 +281,7 @@ def test_a_dry_run_prints_what_it_found_and_writes_nothing(tmp_path, monkeypatch
     ("arguments", "message"),
     [
         ([], "--workdir is needed to train"),
+        (["--process-id", "1"], "--coordinator, --num-processes and --process-id belong together"),
         (
             ["--workdir", "w", "--set", "train.epoch=2"],
             "unknown field 'epoch'; did you mean epochs",
