@@ -383,12 +383,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mljax.train", description="Trains a recipe.")
     add = parser.add_argument
     add("--config", type=Path, required=True, metavar="FILE", help="a recipe, as in configs/")
-    add(
-        "--workdir",
-        type=Path,
-        metavar="DIR",
-        help="for checkpoints and logs; resumes what is there",
-    )
+    add("--workdir", type=Path, metavar="DIR", help="for all output; a run there is resumed")
     add("--set", action="append", default=[], metavar="PATH=VALUE", help="override a field")
     add("--seed", type=int, help="of initialization, order and augmentation")
     add("--dry-run", action="store_true", help="one step and one evaluation batch; writes nothing")
