@@ -161,6 +161,8 @@ class TrainConfig:
       fsdp: shard parameters and optimizer state over the devices instead of replicating them.
       batch_norm_groups: normalize each of this many slices of the batch by its own statistics,
         as data-parallel runs with one slice per GPU do; 1 uses the whole global batch.
+      estimate_prior: keep the mean prediction of each class over the whole training, and write it
+        to prior.csv in the workdir after each epoch: a class prior for the selective loss.
     """
 
     epochs: float
@@ -172,6 +174,7 @@ class TrainConfig:
     non_finite: Literal["stop", "skip"] = "stop"
     fsdp: bool = False
     batch_norm_groups: int = 1
+    estimate_prior: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,12 @@ def make_run(config: Config, devices: list[jax.Device] | None = None) -> Run:
         config.optimizer, config.schedule, max(round(cycle * steps_per_epoch), 1)
     )
     model, initialized = make_model(config, train.class_names)
-    state = make_state(model, optimizer, ema_decay=config.train.ema_decay)
+    state = make_state(
+        model,
+        optimizer,
+        ema_decay=config.train.ema_decay,
+        estimate_prior=config.train.estimate_prior,
+    )
     shardings = state_sharding(mesh, state, fsdp=config.train.fsdp)
     step = jax.jit(
         make_train_step(model, optimizer, config),

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from mljax.config import Config, LossConfig, bind, lookup
 from mljax.losses import LOSSES
+from mljax.losses.prior import update_prior
 from mljax.model import Arrays, Classifier, merge_model, split_model
 from mljax.optim import moving_average
 from mljax.sharding import batch_sharding, local_rows
@@ -25,7 +26,16 @@ Batch = dict[str, Any]
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["step", "params", "stats", "ema_params", "ema_stats", "opt_state", "skipped"],
+    data_fields=[
+        "step",
+        "params",
+        "stats",
+        "ema_params",
+        "ema_stats",
+        "opt_state",
+        "skipped",
+        "prior",
+    ],
     meta_fields=[],
 )
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +52,8 @@ class TrainState:
       ema_stats: moving average of `stats`.
       opt_state: optax's.
       skipped: int32 scalar, steps whose update was left out because something in it was not finite.
+      prior: `mean` `[k]`, the mean prediction over all images so far, and `count`, their number;
+        empty unless `train.estimate_prior`.
     """
 
     step: Any
@@ -51,10 +63,15 @@ class TrainState:
     ema_stats: Arrays
     opt_state: Any
     skipped: Any
+    prior: Arrays = field(default_factory=dict)
 
 
 def make_state(
-    model: Classifier, optimizer: optax.GradientTransformation, *, ema_decay: float
+    model: Classifier,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_decay: float,
+    estimate_prior: bool = False,
 ) -> TrainState:
     """Returns the state before the first step; the average starts as a copy of the network."""
     _, params, stats = split_model(model)
@@ -66,6 +83,9 @@ def make_state(
         ema_stats=jax.tree.map(jnp.copy, stats) if ema_decay else {},
         opt_state=optimizer.init(params),
         skipped=jnp.zeros((), jnp.int32),
+        prior={"mean": jnp.zeros(model.spec.num_classes), "count": jnp.zeros(())}
+        if estimate_prior
+        else {},
     )
 
 
@@ -157,39 +177,46 @@ def make_train_step(
 
     def loss_and_statistics(
         params: Arrays, stats: Arrays, batch: Batch, key: Array
-    ) -> tuple[Float[Array, ""], tuple[Arrays, dict[str, Array]]]:
+    ) -> tuple[Float[Array, ""], tuple[Arrays, dict[str, Array], Array | None]]:
         network = merge_model(graph, params, stats)
         outputs = network(batch["images"], rngs=nnx.Rngs(dropout=key))
         loss, terms = total_loss(config.losses, outputs, batch, parts=parts)
-        return loss, (split_model(network)[2], terms)
+        logits = outputs.get("logits") if config.train.estimate_prior else None
+        if logits is None and config.train.estimate_prior:
+            raise ValueError("train.estimate_prior needs a head that gives logits")
+        return loss, (split_model(network)[2], terms, logits)
 
     gradients = jax.value_and_grad(loss_and_statistics, has_aux=True)
 
-    def accumulate(state: TrainState, batch: Batch, key: Array) -> tuple[Any, Arrays]:
-        """Returns ((loss, terms, gradients), statistics), summed over the micro-batches."""
+    def accumulate(state: TrainState, batch: Batch, key: Array) -> tuple[Any, Arrays, Array | None]:
+        """Returns ((loss, terms, gradients), statistics, logits), summed over the micro-batches."""
         # Every `parts`-th row: a micro-batch then lies on all devices, as the whole batch does.
         slices = {
             k: jnp.moveaxis(v.reshape(-1, parts, *v.shape[1:]), 1, 0) for k, v in batch.items()
         }
 
-        def add(carry: Any, inputs: Any) -> tuple[Any, None]:  # noqa: ANN401
+        def add(carry: Any, inputs: Any) -> tuple[Any, Array | None]:  # noqa: ANN401
             sums, stats = carry
             index, micro = inputs
             micro_key = jax.random.fold_in(key, index)
-            (loss, (stats, terms)), grads = gradients(state.params, stats, micro, micro_key)
-            return (jax.tree.map(jnp.add, sums, (loss, terms, grads)), stats), None
+            (loss, (stats, terms, logits)), grads = gradients(state.params, stats, micro, micro_key)
+            return (jax.tree.map(jnp.add, sums, (loss, terms, grads)), stats), logits
 
         terms = {loss.name: jnp.zeros(()) for loss in config.losses}
         zeros = (jnp.zeros(()), terms, jax.tree.map(jnp.zeros_like, state.params))
-        carry, _ = jax.lax.scan(add, (zeros, state.stats), (jnp.arange(parts), slices))
-        return carry
+        inputs = (jnp.arange(parts), slices)
+        (sums, stats), logits = jax.lax.scan(add, (zeros, state.stats), inputs)
+        if logits is not None:
+            logits = jnp.moveaxis(logits, 0, 1).reshape(-1, logits.shape[-1])
+        return sums, stats, logits
 
     def step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(key, state.step)
         if parts == 1:
-            (loss, (stats, terms)), grads = gradients(state.params, state.stats, batch, key)
+            found = gradients(state.params, state.stats, batch, key)
+            (loss, (stats, terms, logits)), grads = found
         else:
-            (loss, terms, grads), stats = accumulate(state, batch, key)
+            (loss, terms, grads), stats, logits = accumulate(state, batch, key)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
@@ -201,6 +228,7 @@ def make_train_step(
             ema_params=moving_average(state.ema_params, params, decay) if decay else {},
             ema_stats=moving_average(state.ema_stats, stats, decay) if decay else {},
             opt_state=opt_state,
+            prior=_moved_prior(state.prior, logits, batch["valid"]),
         )
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
@@ -209,6 +237,13 @@ def make_train_step(
         return new, metrics | {f"loss/{name}": value for name, value in terms.items()}
 
     return step
+
+
+def _moved_prior(prior: Arrays, logits: Array | None, valid: Array) -> Arrays:
+    if logits is None:
+        return prior
+    mean, count = update_prior(prior["mean"], prior["count"], logits, valid)
+    return {"mean": mean, "count": count}
 
 
 def make_forward(

@@ -23,7 +23,7 @@ from mljax.config import (
 from mljax.model import merge_model
 from mljax.optim import make_optimizer
 from mljax.train_step import check_losses, make_state, make_train_step, total_loss
-from tests import golden
+from tests import golden, miniature
 
 
 def recipe(hyper):
@@ -150,3 +150,45 @@ def test_a_loss_whose_input_no_one_gives_names_both_sides():
 def test_recipes_with_wrong_losses_are_refused(losses, message):
     with pytest.raises(ValueError, match=message):
         check_losses(losses)
+
+
+def _prior_after(steps, parts):
+    """Returns the prior of some steps, and the predictions of the images that count in it."""
+    changes = ("train.estimate_prior=True", f"train.accumulation={parts}")
+    config = miniature.training_recipe(*changes)
+    model = miniature.model(backbone=config.model.backbone)
+    optimizer = make_optimizer(config.optimizer, config.schedule, 60)
+    state = make_state(model, optimizer, ema_decay=0.9, estimate_prior=True)
+    step = jax.jit(make_train_step(model, optimizer, config))
+    training = nnx.view(model, use_running_average=False, raise_if_not_found=False)
+    graph = nnx.graphdef(training)
+    predict = jax.jit(lambda p, s, x: jax.nn.sigmoid(merge_model(graph, p, s)(x)["logits"]))
+    scores = []
+    for number in range(steps):
+        rng = np.random.default_rng(number)
+        batch = {
+            "images": rng.uniform(size=(8, 32, 32, 3)).astype(np.float32),
+            "labels": rng.integers(-1, 2, (8, 10)).astype(np.float32),
+            "valid": np.arange(8) != number,
+        }
+        for part_ in range(parts):
+            rows = {name: array[part_::parts] for name, array in batch.items()}
+            found = predict(state.params, state.stats, rows["images"])
+            scores.append(found[rows["valid"]])
+        state, _ = step(state, batch, jax.random.key(0))
+    return state.prior, np.concatenate(scores)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_prior_is_the_mean_prediction_in_training_mode_over_valid_images(parts):
+    prior, scores = _prior_after(3, parts)
+    assert prior["count"] == len(scores) == 21
+    np.testing.assert_allclose(prior["mean"], scores.mean(0), atol=1e-5)
+
+
+def test_unannotated_labels_alone_give_no_gradient():
+    labels = jnp.full((2, 3), -1.0)
+    batch = {"labels": labels, "valid": jnp.ones(2, bool)}
+    losses = (LossConfig(name="asymmetric_loss"),)
+    grad = jax.grad(lambda x: total_loss(losses, {"logits": x}, batch)[0])(jnp.ones((2, 3)))
+    np.testing.assert_array_equal(grad, 0)

@@ -56,9 +56,15 @@ def read_prior(
       class_names: the prior is returned in their order; None keeps that of the file.
 
     Raises:
+      FileNotFoundError: if there is no such file.
       ValueError: for another header, a row without a number in [0, 1], a repeated class, or other
         classes than `class_names`.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path}: no such prior; a recipe with train.estimate_prior, such as "
+            "configs/coco_partial_prior.py, writes one to its workdir"
+        )
     with open(path, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.reader(file) if row]
     if not rows or rows[0] != _HEADER:
@@ -85,7 +91,7 @@ def read_prior(
 def write_prior(
     path: str | Path, class_names: Sequence[str], values: Float[Array | np.ndarray, " k"]
 ) -> None:
-    """Writes the file that `read_prior` reads.
+    """Writes the file that `read_prior` reads; it appears complete or not at all.
 
     Raises:
       ValueError: for another number of values than of names, or a repeated name.
@@ -94,12 +100,15 @@ def write_prior(
         raise ValueError(f"prior: {len(values)} values for {len(class_names)} class names")
     if len(set(class_names)) != len(class_names):
         raise ValueError("prior: class_names repeat a name; make them unique")
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    path = Path(path)
+    temporary = path.with_name(path.name + ".incomplete")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_HEADER)
         # str of a numpy float32 is the shortest text that reads back as the same value.
         pairs = zip(class_names, np.asarray(values, np.float32), strict=True)
         writer.writerows([name, str(value)] for name, value in pairs)
+    temporary.replace(path)
 
 
 def _probability(row: list[str], line: int, path: str | Path) -> float:

@@ -87,6 +87,18 @@ def test_an_unusable_file_raises_and_says_why(tmp_path, text, message):
         read_prior(_write(tmp_path, text), ["cat", "dog"])
 
 
+def test_a_missing_file_raises_and_says_what_writes_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="estimate_prior, such as configs/coco_partial"):
+        read_prior(tmp_path / "prior.csv")
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    for values in ([0.5, 0.25], [0.125, 0.75]):
+        write_prior(tmp_path / "prior.csv", ["cat", "dog"], np.array(values, np.float32))
+        np.testing.assert_array_equal(read_prior(tmp_path / "prior.csv"), values)
+    assert [path.name for path in tmp_path.iterdir()] == ["prior.csv"]
+
+
 def test_writing_another_number_of_values_than_names_raises(tmp_path):
     with pytest.raises(ValueError, match="2 values for 1 class names"):
         write_prior(tmp_path / "prior.csv", ["cat"], np.zeros(2, np.float32))
