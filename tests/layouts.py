@@ -76,7 +76,7 @@ def voc_csv(root):
 def adp(root):
     names = [f"{i}.png" for i in range(COUNT)]
     write_images(root / IMAGE_FOLDER, names)
-    classes = LEVELS["L3"].split()
+    classes = LEVELS["L1"].split()
     (root / CSV_NAME).write_text(table(["Patch Names", *classes], names, 9))
     (root / "splits").mkdir()
     for split in ("train", "valid", "test"):

@@ -1,0 +1,68 @@
+"""TResNet-L with KMCL's head and losses on ADP (Atlas of Digital Pathology) at 448 pixels.
+
+Sajedi et al., End-to-End Supervised Multilabel Contrastive Learning (KMCL),
+https://arxiv.org/abs/2307.03967; `train_dist.py --dataset ADP` of mahdihosseini/KMCL, whose
+TResNet-L is the L_V2, as launched on 4 GPUs: each normalizes its own images (`batch_norm_groups`),
+and the mean over the GPUs divides the asymmetric loss, a sum, by 4 (`weight`). It contrasts the
+images of each GPU; here all images are contrasted. It ran in half precision; here the backbone
+computes in bfloat16, the head and the losses in float32.
+
+    python -m converters.convert tresnet_l_v2_miil_21k.pth checkpoints/tresnet_l_v2
+    python -m mljax.train --config configs/adp_tresnet_l_kmcl.py --workdir runs/adp_l_kmcl
+
+    --set model.head.kwargs.covariance=isotropic    one mean and variance for all dimensions
+    --set model.head.kwargs.similarity=mahalanobis  or rbf: whether classes share variances
+    --set data.reader.kwargs.level=L2               or L3: finer tissue types
+
+Expects the release's folder (ADP V1.0 Release) as data/adp. The published figure is of level L1.
+
+Published mAP: 96.5, the best evaluation of plain and averaged weights; covariance and similarity
+are not stated. Not run here.
+"""
+
+from mljax.config import (
+    Config,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Preprocessing,
+    ScheduleConfig,
+    TrainConfig,
+    part,
+)
+from mljax.data import adp
+
+
+def get_config() -> Config:
+    """Returns the recipe."""
+    return Config(
+        data=DataConfig(
+            reader=part("adp", root="data/adp", level="L1"),
+            preprocessing=Preprocessing(image_size=448, mean=adp.MEAN, std=adp.STD),
+            train_split="train",
+            eval_split="test",
+            augment=(part("cutout", factor=0.5), part("randaugment")),
+            batch_size=128,
+            eval_batch_size=128,
+            num_workers=4,
+        ),
+        model=ModelConfig(
+            backbone=part("tresnet_l_v2"),
+            head=part("kernel_mixture", covariance="anisotropic", similarity="bhattacharyya"),
+            dtype="bfloat16",
+            init_from="checkpoints/tresnet_l_v2",
+        ),
+        losses=(
+            LossConfig(
+                name="asymmetric_loss",
+                kwargs={"gamma_neg": 4.0, "gamma_pos": 0.0, "clip": 0.05, "eps": 1e-7},
+                weight=0.25,
+            ),
+            LossConfig(name="reconstruction_loss", reduction="mean"),
+            LossConfig(name="kernel_contrastive_loss", reduction="mean"),
+        ),
+        optimizer=OptimizerConfig(peak_lr=4e-4, weight_decay=1e-4),
+        schedule=ScheduleConfig(),
+        train=TrainConfig(epochs=80, ema_decay=0.9997, batch_norm_groups=4),
+    )

@@ -1,0 +1,70 @@
+"""TResNet-L with KMCL's head and losses on Pascal VOC 2007 at 448 pixels.
+
+Sajedi et al., End-to-End Supervised Multilabel Contrastive Learning (KMCL),
+https://arxiv.org/abs/2307.03967; `train_dist.py --dataset PascalVOC` of mahdihosseini/KMCL, whose
+TResNet-L is the L_V2, as launched on 4 GPUs: each normalizes its own images (`batch_norm_groups`),
+and the mean over the GPUs divides the asymmetric loss, a sum, by 4 (`weight`). It contrasts the
+images of each GPU; here all images are contrasted. It ran in half precision; here the backbone
+computes in bfloat16, the head and the losses in float32.
+
+    python -m converters.convert tresnet_l_v2_miil_21k.pth checkpoints/tresnet_l_v2
+    python -m mljax.train --config configs/voc_tresnet_l_kmcl.py --workdir runs/voc_l_kmcl
+
+    --set model.head.kwargs.covariance=isotropic    one mean and variance for all dimensions
+    --set model.head.kwargs.similarity=mahalanobis  or rbf: whether classes share variances
+
+Expects data/voc/files/VOC2007/classification_{trainval,test}.csv (or, in its place, the lists in
+VOCdevkit/VOC2007/ImageSets/Main) and data/voc/VOCdevkit/VOC2007/JPEGImages. Difficult objects count
+as present in training and are left out of mAP, as in the original.
+
+Published mAP: 96.2, the best evaluation of plain and averaged weights; covariance and similarity
+are not stated. Not run here.
+"""
+
+from mljax.config import (
+    Config,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Preprocessing,
+    ScheduleConfig,
+    TrainConfig,
+    part,
+)
+
+
+def get_config() -> Config:
+    """Returns the recipe."""
+    return Config(
+        data=DataConfig(
+            reader=part("voc_csv", root="data/voc"),
+            preprocessing=Preprocessing(
+                image_size=448, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+            ),
+            train_split="trainval",
+            eval_split="test",
+            augment=(part("cutout", factor=0.5), part("randaugment")),
+            batch_size=128,
+            eval_batch_size=128,
+            num_workers=4,
+        ),
+        model=ModelConfig(
+            backbone=part("tresnet_l_v2"),
+            head=part("kernel_mixture", covariance="anisotropic", similarity="bhattacharyya"),
+            dtype="bfloat16",
+            init_from="checkpoints/tresnet_l_v2",
+        ),
+        losses=(
+            LossConfig(
+                name="asymmetric_loss",
+                kwargs={"gamma_neg": 4.0, "gamma_pos": 0.0, "clip": 0.05, "eps": 1e-7},
+                weight=0.25,
+            ),
+            LossConfig(name="reconstruction_loss", reduction="mean"),
+            LossConfig(name="kernel_contrastive_loss", reduction="mean"),
+        ),
+        optimizer=OptimizerConfig(peak_lr=4e-4, weight_decay=1e-4),
+        schedule=ScheduleConfig(),
+        train=TrainConfig(epochs=80, ema_decay=0.9997, batch_norm_groups=4),
+    )
