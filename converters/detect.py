@@ -9,6 +9,7 @@ import numpy as np
 from converters.kernel_mixture import ENCODER
 from converters.tresnet import Naming
 from mljax.config import Part, Preprocessing
+from mljax.data import adp, chest_xray
 
 # Alibaba-MIIL's TResNets: (blocks a stage, stem width, Bottleneck in all stages).
 _TRESNETS: dict[tuple[tuple[int, ...], int, bool], tuple[str | None, str]] = {
@@ -34,8 +35,8 @@ _L_V2_SLOPES = (
 
 # KMCL's data sets with statistics of their own, by number of classes: (name, mean, std).
 _KMCL_DATASETS = {
-    9: ("ADP", (0.81233799, 0.64032477, 0.81902153), (0.18129702, 0.25731668, 0.16800649)),
-    14: ("ChestX-ray14", (0.50576189, 0.50576189, 0.50576189), (1.0, 1.0, 1.0)),
+    9: ("ADP", adp.MEAN, adp.STD),
+    14: ("ChestX-ray14", chest_xray.MEAN, chest_xray.STD),
 }
 _IMAGENET = ("ImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # SupContrast's statistics, by number of classes.

@@ -1,8 +1,9 @@
 """What the kernels of a KMCL network say of a split: mean variances, and how alike classes are.
 
-KMCL ("Kernel Mixture Contrastive Learning", https://arxiv.org/abs/2307.03967) describes each image
-by one Gaussian kernel per class. Classes whose kernels overlap in the images of a split are
-correlated in the eyes of the network, whatever their labels say.
+KMCL (Sajedi et al., "End-to-End Supervised Multilabel Contrastive Learning",
+https://arxiv.org/abs/2307.03967) describes each image by one Gaussian kernel per class. Classes
+whose kernels overlap in the images of a split are correlated in the eyes of the network, whatever
+their labels say.
 """
 
 import math
