@@ -1,10 +1,13 @@
-"""What a run writes for people and programs to read: JSON lines, TensorBoard, a progress bar."""
+"""What a run writes for people and programs: JSON lines, TensorBoard, progress, a class prior."""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -74,3 +77,62 @@ def make_progress(console: Console) -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
+
+
+def annotated_shares(labels: Any, *, most: int = 100_000) -> Float[np.ndarray, " k"]:  # noqa: ANN401
+    """Returns the share of images in which each class is annotated as present, in [0, 1].
+
+    Args:
+      labels: `[n, k]`, or anything with rows.
+      most: at most so many rows are read, evenly spaced.
+    """
+    rows = np.linspace(0, len(labels) - 1, min(len(labels), most)).round().astype(int)
+    present = np.zeros(len(labels[0]), np.int64)
+    for row in rows:
+        present += np.asarray(labels[row]) == 1
+    return present / len(rows)
+
+
+def draw_prior(
+    path: Path,
+    class_names: Sequence[str],
+    prior: Float[np.ndarray, " k"],
+    shares: Float[np.ndarray, " k"],
+) -> None:
+    """Writes a picture of an estimated class prior against how often the classes are annotated.
+
+    Both axes are logarithmic. The ten classes with the highest prior and the ten that are farthest
+    from the diagonal are named.
+
+    Args:
+      path: the ending tells the format.
+      class_names: the k names.
+      prior: in [0, 1].
+      shares: of `annotated_shares`.
+
+    Raises:
+      ImportError: without matplotlib.
+    """
+    from matplotlib.figure import Figure
+
+    x, y = (np.maximum(values.astype(float), 1e-6) for values in (shares, prior))
+    figure = Figure(figsize=(7, 6.5), layout="constrained")
+    axes = figure.add_subplot()
+    low, high = min(x.min(), y.min()) / 2, 1.0
+    axes.plot([low, high], [low, high], color="0.7", linewidth=1)
+    axes.scatter(x, y, s=12)
+    distance = np.abs(np.log(y / x))
+    named = {*np.argsort(-y)[:10].tolist(), *np.argsort(-distance)[:10].tolist()}
+    for c in sorted(named):
+        axes.annotate(
+            str(class_names[c]),
+            (x[c], y[c]),
+            xytext=(4, 2),
+            textcoords="offset points",
+            fontsize=7,
+            parse_math=False,
+        )
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    axes.set_xlabel("share of the training images annotated as present")
+    axes.set_ylabel("estimated class prior")
+    figure.savefig(path, dpi=150)

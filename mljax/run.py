@@ -3,17 +3,20 @@
 import functools
 import json
 import math
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
+from clu import parameter_overview
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 
 from mljax.backbones import BACKBONES
 from mljax.checkpoint import load_model
-from mljax.config import Config, bind, lookup
+from mljax.config import Config, bind, lookup, to_json
 from mljax.data import AUGMENTATIONS, READERS
 from mljax.data.pipeline import Augmentation, Batches, eval_batches, train_batches
 from mljax.data.records import Records
@@ -130,6 +133,31 @@ def make_run(config: Config, devices: list[jax.Device] | None = None) -> Run:
         total_steps=max(round(config.train.epochs * steps_per_epoch), 1),
         initialized=initialized,
     )
+
+
+def describe(run: Run) -> dict[str, str]:
+    """Returns {what: text} of all that a reader asks before a run starts."""
+    data, train = run.config.data, run.config.train
+    groups: dict[str, int] = {}
+    for path, array in run.state.params.items():
+        parts = path.split(".")
+        name = ".".join(parts[: 3 if parts[1] == "stages" else 2])
+        groups[name] = groups.get(name, 0) + array.size
+    parameters = parameter_overview.count_parameters(run.state.params)
+    kinds = {device.device_kind for device in run.mesh.devices.flat}
+    return {
+        "data": f"{data.reader.name}: {len(run.train)} images to train, {len(run.evaluation)} to "
+        f"evaluate, {len(run.train.class_names)} classes",
+        "input": f"{data.batch_size} x {data.preprocessing.image_size} x "
+        f"{data.preprocessing.image_size} x 3, {run.config.model.dtype}",
+        "network": f"{run.config.model.backbone.name} + {run.config.model.head.name}, "
+        f"{parameters:,} parameters",
+        "": "\n".join(f"{name} {count:,}" for name, count in groups.items()),
+        "weights": run.initialized,
+        "losses": ", ".join(f"{x.name} ({x.reduction})" for x in run.config.losses),
+        "steps": f"{run.total_steps} ({train.epochs:g} epochs of {run.steps_per_epoch})",
+        "devices": f"{run.mesh.size} x {', '.join(kinds)}, {jax.process_count()} processes",
+    }
 
 
 def check(config: Config, num_devices: int) -> None:
@@ -272,6 +300,17 @@ def initialize_from(model: Classifier, path: str) -> tuple[Classifier, str]:
     stats = {p: given[p] if p.startswith(prefixes) else a for p, a in stats.items()}
     what = "backbone; the head is fresh" if len(prefixes) == 1 else "backbone and head"
     return merge_model(graph, params, stats), f"{what}, from {path}"
+
+
+def write_recipe(workdir: Path, config: Config, *, resumed: bool) -> None:
+    """Writes `recipe.json`; warns if a resumed run had another one."""
+    file, text = workdir / "recipe.json", to_json(config) + "\n"
+    if resumed and file.is_file() and (changed := changed_fields(file.read_text(), text)):
+        warnings.warn(
+            f"the run in {workdir} goes on with a changed recipe: {', '.join(changed)}",
+            stacklevel=3,
+        )
+    file.write_text(text)
 
 
 def changed_fields(old: str, new: str) -> list[str]:

@@ -11,26 +11,26 @@ import shutil
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from clu import parameter_overview
 from flax import nnx
 from jax.experimental import multihost_utils
+from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 
-from mljax.checkpoint import save_model, sealed
-from mljax.config import Config, load_config, override, to_json
+from mljax.checkpoint import save_model, sealed, wait_for_all
+from mljax.config import Config, load_config, override
 from mljax.evaluate import collect_scores
-from mljax.logs import MetricLog, make_progress
+from mljax.logs import MetricLog, annotated_shares, draw_prior, make_progress
+from mljax.losses.prior import write_prior
 from mljax.model import Arrays, merge_model
 from mljax.report import Evaluation, evaluate_scores, print_evaluation
-from mljax.run import Run, changed_fields, make_run
+from mljax.run import Run, describe, make_run, write_recipe
 from mljax.run_checkpoints import RunCheckpoints
 from mljax.sharding import put_batch
 from mljax.startup import use_compilation_cache
@@ -52,6 +52,7 @@ def fit(config: Config, workdir: str | Path, *, console: Console | None = None) 
     Raises:
       ValueError: for a recipe, data or devices that do not fit together.
       NonFiniteError: see `train.non_finite`.
+      SystemExit: with code 143, after SIGTERM, when a checkpoint is saved.
     """
     console = console or Console(quiet=jax.process_index() != 0)
     workdir = Path(workdir)
@@ -69,7 +70,7 @@ def fit(config: Config, workdir: str | Path, *, console: Console | None = None) 
         start = int(state.step)
         log = None
         if jax.process_index() == 0:
-            _write_recipe(workdir, config, resumed=start > 0)
+            write_recipe(workdir, config, resumed=start > 0)
             log = MetricLog(workdir, resumed_step=start)
             stack.callback(log.close)
         _print_start(run, start, console)
@@ -117,6 +118,8 @@ def _loop(
                 _check_finite(pending, run, step)
                 evaluation = _evaluate(run, state, step, progress, log, workdir, bar.console)
                 timed, since = step, time.monotonic()
+            if step % run.steps_per_epoch == 0:
+                _write_prior(run, state, workdir)
             stop = termination.is_due(step)
             if step % every == 0 or step == run.total_steps or stop:
                 _check_finite(pending, run, step)
@@ -130,6 +133,7 @@ def _loop(
         # The run was complete: its log has this evaluation already.
         evaluation = _evaluate(run, state, start, progress, None, workdir, console)
     _print_end(run, state, progress, evaluation, workdir, console)
+    _print_prior(run, _write_prior(run, state, workdir), workdir, console)
     return evaluation
 
 
@@ -187,13 +191,42 @@ def _evaluate(
         log.write(step, {f"eval/mAP_{name}": value for name, value in figures.items()})
     shown = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
     epoch = step / run.steps_per_epoch
+    partial = " over annotated labels" if found[better].partial else ""
     bad = f", {len(skipped)} bad images skipped" if skipped else ""
-    console.print(f"epoch {epoch:g}, step {step}: mAP {shown}{bad}", highlight=False)
+    console.print(f"epoch {epoch:g}, step {step}: mAP{partial} {shown}{bad}", highlight=False)
     best = progress["best"]
     if best is None or figures[better] > best["mAP"]:
         progress["best"] = {"mAP": figures[better], "step": step, "weights": better}
         _save_best(run, weights[better], progress["best"], workdir)
     return found[better]
+
+
+def _write_prior(run: Run, state: TrainState, workdir: Path) -> Float[np.ndarray, " k"] | None:
+    """Writes the class prior and returns it, if the run estimates one."""
+    if not run.config.train.estimate_prior:
+        return None
+    mean = state.prior["mean"]
+    if jax.process_count() > 1:
+        mean = multihost_utils.process_allgather(mean, tiled=True)
+    if jax.process_index() == 0:
+        write_prior(workdir / "prior.csv", run.train.class_names, np.asarray(mean))
+    return np.asarray(mean)
+
+
+def _print_prior(
+    run: Run, prior: Float[np.ndarray, " k"] | None, workdir: Path, console: Console
+) -> None:
+    """Says where the class prior is; draws it beside the annotations if matplotlib is there."""
+    if prior is None or jax.process_index() != 0:
+        return
+    picture = workdir / "prior.png"
+    shares = annotated_shares(run.train.labels)
+    try:
+        draw_prior(picture, run.train.class_names, prior, shares)
+        drawn = f", drawn in {picture}"
+    except ImportError:
+        drawn = "; no picture without matplotlib"
+    console.print(f"class prior in {workdir / 'prior.csv'}{drawn}", highlight=False)
 
 
 def _save_best(
@@ -207,6 +240,7 @@ def _save_best(
     if jax.process_index() == 0 and path.exists():
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
+    wait_for_all("best set aside")
     model = merge_model(nnx.graphdef(run.model), *arrays)
     model.class_names, model.preprocessing = run.model.class_names, run.model.preprocessing
     card = (
@@ -245,16 +279,6 @@ class _Termination:
         return multihost_utils.reached_preemption_sync_point(step)
 
 
-def _write_recipe(workdir: Path, config: Config, *, resumed: bool) -> None:
-    file, text = workdir / "recipe.json", to_json(config) + "\n"
-    if resumed and file.is_file() and (changed := changed_fields(file.read_text(), text)):
-        warnings.warn(
-            f"the run in {workdir} goes on with a changed recipe: {', '.join(changed)}",
-            stacklevel=3,
-        )
-    file.write_text(text)
-
-
 def _print_start(run: Run, start: int, console: Console) -> None:
     table = Table(show_header=False, box=None)
     for name, value in describe(run).items():
@@ -262,31 +286,6 @@ def _print_start(run: Run, start: int, console: Console) -> None:
     if start:
         table.add_row("[bold]resumed", f"after step {start}")
     console.print(table)
-
-
-def describe(run: Run) -> dict[str, str]:
-    """Returns {what: text} of all that a reader asks before a run starts."""
-    data, train = run.config.data, run.config.train
-    groups: dict[str, int] = {}
-    for path, array in run.state.params.items():
-        parts = path.split(".")
-        name = ".".join(parts[: 3 if parts[1] == "stages" else 2])
-        groups[name] = groups.get(name, 0) + array.size
-    parameters = parameter_overview.count_parameters(run.state.params)
-    kinds = {device.device_kind for device in run.mesh.devices.flat}
-    return {
-        "data": f"{data.reader.name}: {len(run.train)} images to train, {len(run.evaluation)} to "
-        f"evaluate, {len(run.train.class_names)} classes",
-        "input": f"{data.batch_size} x {data.preprocessing.image_size} x "
-        f"{data.preprocessing.image_size} x 3, {run.config.model.dtype}",
-        "network": f"{run.config.model.backbone.name} + {run.config.model.head.name}, "
-        f"{parameters:,} parameters",
-        "": "\n".join(f"{name} {count:,}" for name, count in groups.items()),
-        "weights": run.initialized,
-        "losses": ", ".join(f"{x.name} ({x.reduction})" for x in run.config.losses),
-        "steps": f"{run.total_steps} ({train.epochs:g} epochs of {run.steps_per_epoch})",
-        "devices": f"{run.mesh.size} x {', '.join(kinds)}, {jax.process_count()} processes",
-    }
 
 
 def _print_end(
