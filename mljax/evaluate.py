@@ -28,7 +28,7 @@ from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
 from mljax.data.sparse_labels import SparseLabels
 from mljax.label_correlation import KernelStatistics, report_kernels, watch_kernels
-from mljax.model import Classifier, split_model
+from mljax.model import Classifier, split_model, with_classes
 from mljax.report import Evaluation, evaluate_scores, metrics_json, print_evaluation
 from mljax.sharding import make_mesh, replicated
 from mljax.startup import use_compilation_cache
@@ -164,7 +164,8 @@ def evaluate(
     """Runs a network over a split on all local devices.
 
     Classes are matched by name where the network knows its names. If the split has other names,
-    they are matched by position, with a warning.
+    they are matched by position, with a warning. If it has word vectors, a zero-shot network scores
+    its classes.
 
     Args:
       model: in eval mode.
@@ -182,7 +183,10 @@ def evaluate(
     """
     reader = lookup(READERS, data.reader.name, "reader")
     bind(reader, data.reader.kwargs, f"reader {data.reader.name}")
-    records, class_names = _in_order_of(model, reader(split, **data.reader.kwargs))
+    records = reader(split, **data.reader.kwargs)
+    if records.word_vectors is not None:
+        model = with_classes(model, records.class_names, records.word_vectors)
+    records, class_names = _in_order_of(model, records)
     batches = eval_batches(
         records,
         preprocessing=data.preprocessing,

@@ -2,9 +2,10 @@
 
 import fnmatch
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -13,6 +14,9 @@ from mljax.config import Part, Preprocessing, bind, lookup
 from mljax.heads import HEADS
 
 Arrays = dict[str, Any]
+
+# Where a zero-shot head keeps the word vectors of its classes.
+WORD_VECTORS = "head.word_vectors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,31 @@ def merge_model(graph: nnx.GraphDef, params: Arrays, stats: Arrays) -> Classifie
         for path, array in {**params, **stats}.items()
     }
     return nnx.merge(graph, nnx.from_flat_state(flat))
+
+
+def with_classes(
+    model: Classifier, class_names: tuple[str, ...], word_vectors: Float[np.ndarray, "k w"]
+) -> Classifier:
+    """Returns a zero-shot network for other classes, sharing the parameters.
+
+    Args:
+      model: its head has word vectors.
+      class_names: the k names.
+      word_vectors: one for each of them.
+
+    Raises:
+      ValueError: for a head that takes none, or vectors of another width.
+    """
+    if not hasattr(model.head, "with_word_vectors"):
+        raise ValueError(
+            f"the data have word vectors, which a {model.spec.head.name} head cannot read: take an "
+            "ml_decoder head with word_vector_size"
+        )
+    head = model.head.with_word_vectors(word_vectors)
+    spec = replace(model.spec, num_classes=len(class_names))
+    other = Classifier(model.backbone, head, spec)
+    other.class_names, other.preprocessing = class_names, model.preprocessing
+    return other
 
 
 def _flat(state: nnx.State) -> Arrays:

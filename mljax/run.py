@@ -21,7 +21,15 @@ from mljax.data import AUGMENTATIONS, READERS
 from mljax.data.pipeline import Augmentation, Batches, eval_batches, train_batches
 from mljax.data.records import Records
 from mljax.heads import HEADS
-from mljax.model import Classifier, create_model, merge_model, split_model
+from mljax.model import (
+    WORD_VECTORS,
+    Arrays,
+    Classifier,
+    create_model,
+    merge_model,
+    split_model,
+    with_classes,
+)
 from mljax.optim import make_optimizer
 from mljax.sharding import batch_sharding, make_mesh, replicated, state_sharding
 from mljax.train_step import TrainState, check_losses, make_forward, make_state, make_train_step
@@ -74,6 +82,14 @@ class Run:
             self.evaluation, batch_size=self.config.data.eval_batch_size, **self._common()
         )
 
+    def network(self, params: Arrays, stats: Arrays) -> Classifier:
+        """Returns the network with these arrays, for the classes that are evaluated."""
+        model = merge_model(nnx.graphdef(self.model), params, stats)
+        model.class_names, model.preprocessing = self.model.class_names, self.model.preprocessing
+        if self.evaluation.word_vectors is None:
+            return model
+        return with_classes(model, self.evaluation.class_names, self.evaluation.word_vectors)
+
     def _common(self) -> dict[str, Any]:
         data = self.config.data
         return {
@@ -96,7 +112,7 @@ def make_run(config: Config, devices: list[jax.Device] | None = None) -> Run:
     check(config, mesh.size)
     reader = functools.partial(READERS[config.data.reader.name], **config.data.reader.kwargs)
     train, evaluation = reader(config.data.train_split), reader(config.data.eval_split)
-    if train.class_names != evaluation.class_names:
+    if train.word_vectors is None and train.class_names != evaluation.class_names:
         raise ValueError(
             f"the splits {config.data.train_split} and {config.data.eval_split} have different "
             f"classes: {train.class_names[:5]}... and {evaluation.class_names[:5]}..."
@@ -107,6 +123,8 @@ def make_run(config: Config, devices: list[jax.Device] | None = None) -> Run:
         config.optimizer, config.schedule, max(round(cycle * steps_per_epoch), 1)
     )
     model, initialized = make_model(config, train.class_names)
+    if train.word_vectors is not None:
+        model = with_classes(model, train.class_names, train.word_vectors)
     state = make_state(
         model,
         optimizer,
@@ -128,11 +146,19 @@ def make_run(config: Config, devices: list[jax.Device] | None = None) -> Run:
         mesh=mesh,
         state=jax.device_put(state, shardings),
         step=step,
-        forward=make_forward(model, mesh),
+        forward=_make_forward(model, mesh, evaluation),
         steps_per_epoch=steps_per_epoch,
         total_steps=max(round(config.train.epochs * steps_per_epoch), 1),
         initialized=initialized,
     )
+
+
+def _make_forward(model: Classifier, mesh: Mesh, evaluation: Records) -> Any:  # noqa: ANN401
+    forward = make_forward(model, mesh)
+    if evaluation.word_vectors is None:
+        return forward
+    words = jax.device_put({WORD_VECTORS: evaluation.word_vectors}, replicated(mesh))
+    return lambda params, stats, images: forward(params, stats | words, images)
 
 
 def describe(run: Run) -> dict[str, str]:
@@ -144,10 +170,12 @@ def describe(run: Run) -> dict[str, str]:
         name = ".".join(parts[: 3 if parts[1] == "stages" else 2])
         groups[name] = groups.get(name, 0) + array.size
     parameters = parameter_overview.count_parameters(run.state.params)
+    others = len(run.evaluation.class_names)
+    zero_shot = "" if run.evaluation.word_vectors is None else f", {others} others to evaluate"
     kinds = {device.device_kind for device in run.mesh.devices.flat}
     return {
         "data": f"{data.reader.name}: {len(run.train)} images to train, {len(run.evaluation)} to "
-        f"evaluate, {len(run.train.class_names)} classes",
+        f"evaluate, {len(run.train.class_names)} classes{zero_shot}",
         "input": f"{data.batch_size} x {data.preprocessing.image_size} x "
         f"{data.preprocessing.image_size} x 3, {run.config.model.dtype}",
         "network": f"{run.config.model.backbone.name} + {run.config.model.head.name}, "

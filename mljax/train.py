@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.experimental import multihost_utils
 from jaxtyping import Float
 from rich.console import Console
@@ -28,7 +27,7 @@ from mljax.config import Config, load_config, override
 from mljax.evaluate import collect_scores
 from mljax.logs import MetricLog, annotated_shares, draw_prior, make_progress
 from mljax.losses.prior import write_prior
-from mljax.model import Arrays, merge_model
+from mljax.model import Arrays
 from mljax.report import Evaluation, evaluate_scores, print_evaluation
 from mljax.run import Run, describe, make_run, write_recipe
 from mljax.run_checkpoints import RunCheckpoints
@@ -241,14 +240,13 @@ def _save_best(
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
     wait_for_all("best set aside")
-    model = merge_model(nnx.graphdef(run.model), *arrays)
-    model.class_names, model.preprocessing = run.model.class_names, run.model.preprocessing
+    model = run.network(*arrays)
     card = (
         f"# {run.config.model.backbone.name}, {run.config.model.head.name} head\n\n"
         f"- mAP {best['mAP']:.2f} on {run.config.data.reader.name}, split "
         f"{run.config.data.eval_split} ({len(run.evaluation)} images)\n"
         f"- {best['weights']} weights of step {best['step']} of {run.total_steps}\n"
-        f"- classes: {', '.join(run.train.class_names)}\n"
+        f"- classes: {', '.join(run.evaluation.class_names)}\n"
         f"- preprocessing: {run.config.data.preprocessing}\n"
     )
     save_model(path, model, recipe=run.config, card=card)
@@ -296,7 +294,7 @@ def _print_end(
     workdir: Path,
     console: Console,
 ) -> None:
-    print_evaluation(evaluation, run.train.class_names, console)
+    print_evaluation(evaluation, run.evaluation.class_names, console)
     best = progress["best"]
     console.print(
         f"best mAP {best['mAP']:.2f}: {best['weights']} weights of step {best['step']}, in "

@@ -105,6 +105,22 @@ def open_images(root):
         write_images(root / split, [f"{n}.jpg" for n in names])
 
 
+def nus_wide_zsl(root):
+    names = [f"images/{i}.jpg" for i in range(COUNT)]
+    write_images(root / "images", [f"{i}.jpg" for i in range(COUNT)])
+    classes = ["bird", "cat", "dog", "fox", "owl"]
+    rows = [
+        f'{name},"[{classes[i % 3]}, {classes[3 + i % 2]}]",{split}'
+        for split in ("train", "val")
+        for i, name in enumerate(names)
+    ]
+    (root / "data.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
+    sets = {"train class": classes[:3], "test class": classes[3:]}
+    (root / "benchmark_81_v0.json").write_text(json.dumps(sets))
+    vectors = np.random.default_rng(0).normal(size=(300, len(classes)))
+    np.save(root / "wordvec_array.npy", vectors)
+
+
 WRITERS = {
     "csv": csv,
     "coco": coco,
@@ -113,4 +129,5 @@ WRITERS = {
     "adp": adp,
     "chest_xray": chest_xray,
     "open_images": open_images,
+    "nus_wide_zsl": nus_wide_zsl,
 }

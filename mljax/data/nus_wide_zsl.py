@@ -1,11 +1,15 @@
-"""NUS-WIDE for zero-shot learning: `data.csv`, `benchmark_81_v0.json`, `wordvec_array.pth`.
+"""NUS-WIDE for zero-shot learning: `data.csv`, `benchmark_81_v0.json`, word vectors.
 
 Ridnik et al., "ML-Decoder", https://arxiv.org/abs/2111.12933; Alibaba-MIIL/ML_Decoder README.md and
 helper_functions.py (`get_datasets_from_csv`). 925 classes are trained, 81 others are tested:
 
     data.csv                 path,"[label, label]",split with the splits train and val
     benchmark_81_v0.json     {"train class": [names], "test class": [names]}
-    wordvec_array.pth        a tensor [300, classes], in the order of `all_classes`
+    wordvec_array.npy        an array [300, classes], in the order of `all_classes`
+
+The last one is published as a torch file; make it an array once by
+
+    python -c "import numpy, torch; numpy.save('wordvec_array', torch.load('wordvec_array.pth'))"
 """
 
 import csv
@@ -25,6 +29,7 @@ def nus_wide_zsl(
     *,
     root: str | Path,
     class_set: str | None = None,
+    word_vectors: str | None = None,
     keep_unlabeled: bool = False,
     missing_images: str = "fail",
 ) -> Records:
@@ -39,6 +44,7 @@ def nus_wide_zsl(
       root: the folder of the files, which the paths in the table are relative to.
       class_set: `train`, `test` or `all` (as for generalized zero-shot learning); None takes
         `train` for the split `train` and `test` for the others.
+      word_vectors: the file of word vectors under `root`; None leaves them out.
       keep_unlabeled: also keep images without any label of these classes.
       missing_images: `fail` raises if an image is not there, `skip` leaves it out, `unchecked`
         does not look.
@@ -62,7 +68,16 @@ def nus_wide_zsl(
         labeled = np.flatnonzero(labels.any(axis=1))
         labels, paths = labels[labeled], [paths[row] for row in labeled]
     there = present_images(paths, missing_images)
-    return Records(images=[paths[row] for row in there], labels=labels[there], class_names=names)
+    vectors = None
+    if word_vectors is not None:
+        array = _load(root / word_vectors)
+        vectors = word_vectors_of(array, split, root=root, class_set=class_set)
+    return Records(
+        images=[paths[row] for row in there],
+        labels=labels[there],
+        class_names=names,
+        word_vectors=vectors,
+    )
 
 
 def all_classes(root: str | Path) -> tuple[str, ...]:
@@ -80,7 +95,7 @@ def word_vectors_of(
     """Returns the word vectors of the classes of `nus_wide_zsl`, a row each, in its order.
 
     Args:
-      vectors: the array in `wordvec_array.pth`.
+      vectors: the array of all classes.
       split: as for `nus_wide_zsl`.
       root: as for `nus_wide_zsl`.
       class_set: as for `nus_wide_zsl`.
@@ -98,6 +113,15 @@ def word_vectors_of(
     position = {name: number for number, name in enumerate(everything)}
     names = _class_set(Path(root), rows, _default_set(split, class_set))
     return vectors.T[[position[name] for name in names]]
+
+
+def _load(path: Path) -> Float[np.ndarray, "w all"]:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected the word vectors [300, classes] as .npy")
+    vectors = np.load(path)
+    if vectors.ndim != 2:
+        raise ValueError(f"{path}: got shape {vectors.shape}, expected [300, classes]")
+    return vectors.astype(np.float32)
 
 
 _Row = tuple[str, list[str], str]

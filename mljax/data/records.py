@@ -18,12 +18,15 @@ class Records:
         `mljax.data.sparse_labels.SparseLabels`; 1 present, 0 absent, -1 unannotated.
       class_names: the k names, in label order.
       ignored: optional `[n, k]` bool; entries that the metrics leave out (VOC's *difficult*).
+      word_vectors: optional `[k, w]` float32, of the class names, for zero-shot heads. Splits with
+        word vectors may have different classes.
     """
 
     images: Sequence[str] | np.ndarray
     labels: Any
     class_names: tuple[str, ...]
     ignored: np.ndarray | None = None
+    word_vectors: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         counts = {"images": len(self.images), "labels": len(self.labels)}
@@ -43,6 +46,9 @@ class Records:
         shape = (len(self), width)
         if self.ignored is not None and self.ignored.shape != shape:
             raise ValueError(f"ignored: got shape {self.ignored.shape}, expected {shape}")
+        vectors = self.word_vectors
+        if vectors is not None and (vectors.ndim != 2 or len(vectors) != width):
+            raise ValueError(f"word_vectors: got shape {vectors.shape}, expected ({width}, w)")
 
     def __len__(self) -> int:
         return len(self.images)

@@ -79,6 +79,24 @@ def test_word_vectors_are_those_of_the_classes_in_their_order(tmp_path):
         word_vectors_of(vectors[:, :3], "train", root=tmp_path)
 
 
+def test_records_carry_the_word_vectors_of_their_classes(tmp_path):
+    root = _write(tmp_path)
+    assert nus_wide_zsl("val", root=root).word_vectors is None
+    np.save(root / "words.npy", np.arange(8.0).reshape(2, 4))
+    records = nus_wide_zsl("val", root=root, word_vectors="words.npy")
+    np.testing.assert_array_equal(records.word_vectors, [[0, 4], [2, 6]])
+    assert records.word_vectors.dtype == np.float32
+
+
+def test_word_vectors_that_are_not_there_are_named(tmp_path):
+    root = _write(tmp_path)
+    with pytest.raises(ValueError, match="words.npy: no such file"):
+        nus_wide_zsl("val", root=root, word_vectors="words.npy")
+    np.save(root / "words.npy", np.arange(8.0))
+    with pytest.raises(ValueError, match=r"words.npy: got shape \(8,\), expected .300, classes"):
+        nus_wide_zsl("val", root=root, word_vectors="words.npy")
+
+
 def test_missing_images_are_counted_or_skipped(tmp_path):
     root = _write(tmp_path)
     (root / "images/2.jpg").unlink()

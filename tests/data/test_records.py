@@ -28,6 +28,7 @@ def test_records_have_a_length_and_name_their_images():
         ({"class_names": ("x",)}, "labels have 2 columns for 1 class names"),
         ({"class_names": ("x", "x")}, "class names occur twice: x"),
         ({"ignored": np.zeros((2, 3), bool)}, r"ignored: got shape \(2, 3\), expected \(2, 2\)"),
+        ({"word_vectors": np.zeros((3, 5))}, r"word_vectors: got shape \(3, 5\), expected \(2, w"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message):
