@@ -56,6 +56,9 @@ def mean_average_precision(
 ) -> float:
     """Returns the mean of the classes' average precisions (mAP), in [0, 100].
 
+    The figures in the READMEs of ASL and KMCL are this one, for the better of plain and averaged
+    weights; KMCL's on VOC leave out the difficult entries (`ignored`).
+
     Args:
       scores: as for `average_precision`.
       labels: as for `average_precision`.

@@ -1,7 +1,7 @@
 """KMCL's kernel losses: reconstruction and kernel contrast.
 
-"Kernel Mixture Contrastive Learning" (KMCL, https://arxiv.org/abs/2307.03967), file
-src/loss_functions/losses.py of mahdihosseini/KMCL. The head `kernel_mixture` describes each image
+"End-to-End Supervised Multilabel Contrastive Learning" (KMCL, https://arxiv.org/abs/2307.03967),
+file src/loss_functions/losses.py of mahdihosseini/KMCL. The head `kernel_mixture` describes each image
 by one Gaussian kernel per class; KMCL's training loss is `asymmetric_loss` (summed) plus the batch
 means of the two losses here, with equal weights.
 
