@@ -1,9 +1,9 @@
 """KMCL's kernel losses: reconstruction and kernel contrast.
 
 "End-to-End Supervised Multilabel Contrastive Learning" (KMCL, https://arxiv.org/abs/2307.03967),
-file src/loss_functions/losses.py of mahdihosseini/KMCL. The head `kernel_mixture` describes each image
-by one Gaussian kernel per class; KMCL's training loss is `asymmetric_loss` (summed) plus the batch
-means of the two losses here, with equal weights.
+file src/loss_functions/losses.py of mahdihosseini/KMCL. The head `kernel_mixture` describes each
+image by one Gaussian kernel per class; KMCL's training loss is `asymmetric_loss` (summed) plus the
+batch means of the two losses here, with equal weights.
 
 Shapes: means `[b, d|1, k]` and variances `[b, d|1, k|1]` broadcast against features `[b, d]`. An
 axis of length 1 shares one value: over dimensions when the covariance is isotropic, over classes
