@@ -31,6 +31,24 @@ def tresnet_logits(
 ) -> Tensor:
     """Returns the logits `[b, k]` of a TResNet with a linear or bottleneck head.
 
+    The arguments are those of `tresnet_features`.
+    """
+    features = tresnet_features(
+        weights, images, stem_slope=stem_slope, block_slope=block_slope, training=training
+    )
+    return linear_logits(weights, features)
+
+
+def tresnet_features(
+    weights: Mapping[str, Tensor],
+    images: Tensor,
+    *,
+    stem_slope: float = 1e-2,
+    block_slope: float = 1e-3,
+    training: bool = False,
+) -> Tensor:
+    """Returns the feature map `[b, c, h, w]`.
+
     Args:
       weights: the state dict.
       images: `[b, 3, h, w]` in [0, 1], sides multiples of 4.
@@ -45,13 +63,18 @@ def tresnet_logits(
             stride = 2 if stage > 1 and index == 0 else 1
             x = _block(weights, f"body.layer{stage}.{index}", x, stride, block_slope, training)
             index += 1
-    pooled = x.mean((2, 3))
-    if "head.fc.FC.weight" in weights:
-        return _linear(weights, "head.fc.FC", _linear(weights, _EMBEDDING, pooled))
-    return _linear(weights, "head.fc", pooled)
+    return x
 
 
-_EMBEDDING = "head.fc.embedding_generator.0"
+def linear_logits(
+    weights: Mapping[str, Tensor], features: Tensor, source: str = "head.fc"
+) -> Tensor:
+    """Returns the logits `[b, k]` of a linear or bottleneck head under the names `source`."""
+    pooled = features.mean((2, 3))
+    if f"{source}.FC.weight" in weights:
+        embedded = _linear(weights, f"{source}.embedding_generator.0", pooled)
+        return _linear(weights, f"{source}.FC", embedded)
+    return _linear(weights, source, pooled)
 
 
 def _has(weights: Mapping[str, Tensor], prefix: str) -> bool:

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
+from mljax.backbones.resnet import ResNet
 from mljax.backbones.tresnet import TResNet
 from mljax.heads.linear import Linear
+from mljax.heads.ml_decoder import MLDecoder
 from mljax.model import Classifier
 
 TOLERANCE = 1e-4
@@ -44,27 +48,48 @@ def verify(
     Raises:
       ImportError: if torch is not installed.
     """
-    if type(model.backbone) is not TResNet or type(model.head) is not Linear:
+    zero_shot = isinstance(model.head, MLDecoder) and model.head.zero_shot
+    if (
+        type(model.backbone) not in (TResNet, ResNet)
+        or type(model.head) not in (Linear, MLDecoder)
+        or zero_shot
+    ):
         return None
     try:
         import torch
-
-        from converters import torch_twin
     except ImportError as error:
         raise ImportError("--verify needs torch: pip install 'mljax[torch]'") from error
     images = np.random.default_rng(0).uniform(size=(2, image_size, image_size, 3))
     images = images.astype(np.float32)
     with jax.default_matmul_precision("highest"):
         ours = np.asarray(jax.jit(lambda x: model(x)["logits"])(images))
-    first_block = model.backbone.stages[0][0]
-    theirs = torch_twin.tresnet_logits(
-        torch_twin.to_tensors(tensors),
-        torch.tensor(images.transpose(0, 3, 1, 2)),
-        stem_slope=model.backbone.stem.norm.slope,
-        block_slope=first_block.conv1.norm.slope,
-    ).numpy()
+    with torch.no_grad():
+        theirs = _torch_logits(model, tensors, images.transpose(0, 3, 1, 2)).numpy()
     return Verification(
         difference=float(np.abs(ours - theirs).max()),
         largest=float(np.abs(theirs).max()),
         image_size=image_size,
     )
+
+
+def _torch_logits(
+    model: Classifier, tensors: Mapping[str, np.ndarray], images: Float[np.ndarray, "b 3 h w"]
+) -> Any:  # noqa: ANN401
+    import torch
+
+    from converters import ml_decoder_twin, resnet_twin, torch_twin
+
+    weights = torch_twin.to_tensors(tensors)
+    if isinstance(model.backbone, ResNet):
+        features, source = resnet_twin.resnet_features(weights, torch.tensor(images)), "fc"
+    else:
+        slopes = {
+            "stem_slope": model.backbone.stem.norm.slope,
+            "block_slope": model.backbone.stages[0][0].conv1.norm.slope,
+        }
+        features = torch_twin.tresnet_features(weights, torch.tensor(images), **slopes)
+        source = "head" if isinstance(model.head, MLDecoder) else "head.fc"
+    if isinstance(model.head, MLDecoder):
+        heads = model.head.layer.attention.num_heads
+        return ml_decoder_twin.ml_decoder_logits(weights, features, source, num_heads=heads)
+    return torch_twin.linear_logits(weights, features, source)

@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 
-from converters import from_torch
-from converters.torch_twin import to_tensors, tresnet_logits
+from converters import from_torch, to_torch
+from converters.ml_decoder_twin import ml_decoder_logits
+from converters.resnet_twin import resnet_features
+from converters.torch_twin import linear_logits, to_tensors, tresnet_features, tresnet_logits
 from converters.verify import verify
+from mljax import create_model
 from tests import golden
 
 SLOPES = {"mini_v2": {"stem_slope": 1e-6, "block_slope": 1e-6}}
@@ -44,3 +48,49 @@ def test_verify_fails_where_a_weight_is_not_a_number():
     tensors = golden.state_dict("tresnet_eval", "mini_64")
     tensors["head.fc.bias"][0] = np.nan
     assert not verify(from_torch(tensors), tensors, image_size=32).passed
+
+
+def test_the_twin_computes_the_logits_of_a_published_ml_decoder():
+    weights = to_tensors(golden.state_dict("mldecoder_model", "mld_mini"))
+    features = tresnet_features(weights, torch.tensor(_images("mldecoder_model", "mld_mini")))
+    logits = ml_decoder_logits(weights, features, "head")
+    expected = golden.arrays("mldecoder_model", "mld_mini")["logits"]
+    np.testing.assert_allclose(logits, expected, atol=2e-5, rtol=0)
+
+
+def test_the_twin_computes_the_logits_of_a_published_resnet():
+    weights = to_tensors(golden.state_dict("supcon_model", "resnet50_ce"))
+    fill = golden.cases("supcon_model")["resnet50_ce"]["inputs"]["image"]["fill"]
+    features = resnet_features(weights, torch.tensor(golden.fill_input(*fill)))
+    expected = golden.arrays("supcon_model", "resnet50_ce")["out"]
+    np.testing.assert_allclose(linear_logits(weights, features, "fc"), expected, atol=2e-5, rtol=0)
+
+
+def test_verify_passes_an_ml_decoder():
+    tensors = golden.state_dict("mldecoder_model", "mld_mini")
+    assert verify(from_torch(tensors), tensors, image_size=32).difference < 1e-5
+
+
+@pytest.mark.parametrize("head", ["linear", "ml_decoder"])
+@pytest.mark.parametrize("naming", ["original", "supcon"])
+def test_verify_passes_a_resnet(head, naming):
+    kwargs = {"embedding_size": 16, "feed_forward_size": 8, "num_groups": 2}
+    model = create_model(
+        "resnet50",
+        head,
+        num_classes=3,
+        head_kwargs=kwargs if head == "ml_decoder" else {},
+        backbone_kwargs={"layers": (1, 1, 1, 1), "width": 4, "cifar_stem": naming == "supcon"},
+        rngs=nnx.Rngs(0),
+    )
+    tensors = to_torch(model, naming=naming)
+    result = verify(from_torch(tensors), tensors, image_size=32)
+    assert result.passed
+    assert result.largest > 1e-3
+
+
+def test_verify_fails_a_wrong_weight_of_an_ml_decoder():
+    tensors = golden.state_dict("mldecoder_model", "mld_mini")
+    model = from_torch(tensors)
+    tensors["head.decoder.duplicate_pooling_bias"][:3] += 0.1
+    assert not verify(model, tensors, image_size=32).passed
