@@ -224,7 +224,7 @@ def _print_prior(
         draw_prior(picture, run.train.class_names, prior, shares)
         drawn = f", drawn in {picture}"
     except ImportError:
-        drawn = "; no picture without matplotlib"
+        drawn = "; for a picture: pip install 'mljax[plot]'"
     console.print(f"class prior in {workdir / 'prior.csv'}{drawn}", highlight=False)
 
 

@@ -116,7 +116,7 @@ def test_the_picture_takes_classes_that_are_never_annotated(tmp_path):
 def test_without_matplotlib_the_run_ends_with_its_prior(straight, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     _, printed = miniature.train(_recipe(), straight[0])
-    assert "no picture without matplotlib" in printed
+    assert "for a picture: pip install 'mljax[plot]'" in printed
 
 
 def test_the_prior_is_part_of_the_checkpoint(straight):

@@ -4,6 +4,7 @@ Run as a program, this file trains on eight devices that XLA makes of one CPU, a
 tests compare.
 """
 
+import functools
 import itertools
 import json
 import sys
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mljax.losses import selective_loss
 from mljax.run import make_run
 from mljax.run_checkpoints import RunCheckpoints
 from mljax.sharding import (
@@ -61,8 +63,22 @@ def evaluate(run, state):
     return np.concatenate(rows)
 
 
+def selective_losses(num_devices):
+    """Returns the selective loss of a batch whose likeliest labels are all in its first image."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(16, 10)).astype(np.float32)
+    logits[0] += 20
+    labels = np.where(rng.random((16, 10)) < 0.7, -1, rng.integers(0, 2, (16, 10)))
+    labels[0] = -1
+    batch = {"logits": logits, "labels": labels.astype(np.float32), "valid": np.ones(16, bool)}
+    batch = put_batch(batch, make_mesh(jax.devices()[:num_devices]))
+    loss = jax.jit(functools.partial(selective_loss, mode="selective", likelihood_topk=1))
+    return np.asarray(loss(**batch))
+
+
 def main(folder):
     """Writes the states of all runs, and one of them restored onto other devices."""
+    np.save(folder / "selective.npy", np.stack([selective_losses(n) for n in (1, 8)]))
     runs, states, losses = {}, {}, {}
     for name, (num_devices, assignments) in RUNS.items():
         runs[name], states[name], losses[name] = train(num_devices, assignments)
@@ -141,6 +157,14 @@ def test_eight_devices_evaluate_as_one(measured, name):
     found, expected = (np.load(measured / f"{n}_logits.npy") for n in (name, "one"))
     assert found.shape == (80, 10)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_selective_loss_has_one_budget_for_all_devices(measured):
+    one, eight = np.load(measured / "selective.npy")
+    np.testing.assert_allclose(eight, one, rtol=1e-6)
+    # Ten of the budget of sixteen went to the first of eight devices, which has two images.
+    assert (one[0] == 0).all()
 
 
 @pytest.mark.slow
