@@ -225,7 +225,8 @@ def _print_prior(
         drawn = f", drawn in {picture}"
     except ImportError:
         drawn = "; for a picture: pip install 'mljax[plot]'"
-    console.print(f"class prior in {workdir / 'prior.csv'}{drawn}", highlight=False)
+    line = f"class prior in {workdir / 'prior.csv'}{drawn}"
+    console.print(line, highlight=False, markup=False)
 
 
 def _save_best(
