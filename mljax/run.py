@@ -4,7 +4,7 @@ import functools
 import json
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from jaxtyping import Array
 
 from mljax.backbones import BACKBONES
 from mljax.checkpoint import load_model
-from mljax.config import Config, bind, lookup, to_json
+from mljax.config import Config, LossConfig, bind, lookup, to_json
 from mljax.data import AUGMENTATIONS, READERS
 from mljax.data.pipeline import Augmentation, Batches, eval_batches, train_batches
 from mljax.data.records import Records
 from mljax.heads import HEADS
+from mljax.losses.prior import read_prior
 from mljax.model import (
     WORD_VECTORS,
     Arrays,
@@ -106,7 +107,7 @@ def make_run(config: Config, devices: list[jax.Device] | None = None) -> Run:
 
     Raises:
       ValueError: for whatever does not fit in the recipe, the data or the devices.
-      FileNotFoundError: for data or a checkpoint that is not there.
+      FileNotFoundError: for data, a checkpoint or a class prior that is not there.
     """
     mesh = make_mesh(devices)
     check(config, mesh.size)
@@ -133,7 +134,7 @@ def make_run(config: Config, devices: list[jax.Device] | None = None) -> Run:
     )
     shardings = state_sharding(mesh, state, fsdp=config.train.fsdp)
     step = jax.jit(
-        make_train_step(model, optimizer, config),
+        make_train_step(model, optimizer, _with_priors(config, train.class_names)),
         donate_argnums=0,
         in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
         out_shardings=(shardings, replicated(mesh)),
@@ -151,6 +152,18 @@ def make_run(config: Config, devices: list[jax.Device] | None = None) -> Run:
         total_steps=max(round(config.train.epochs * steps_per_epoch), 1),
         initialized=initialized,
     )
+
+
+def _with_priors(config: Config, class_names: tuple[str, ...]) -> Config:
+    """Returns the recipe with the numbers of its prior files, in the order of the classes."""
+
+    def read(loss: LossConfig) -> LossConfig:
+        path = loss.kwargs.get("prior")
+        if not isinstance(path, str):
+            return loss
+        return replace(loss, kwargs=loss.kwargs | {"prior": read_prior(path, class_names)})
+
+    return replace(config, losses=tuple(map(read, config.losses)))
 
 
 def _make_forward(model: Classifier, mesh: Mesh, evaluation: Records) -> Any:  # noqa: ANN401

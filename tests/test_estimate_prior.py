@@ -2,12 +2,15 @@
 
 import sys
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
 from mljax.logs import annotated_shares, draw_prior
-from mljax.losses.prior import read_prior
+from mljax.losses.prior import read_prior, write_prior
+from mljax.run import make_run
+from mljax.sharding import put_batch
 from mljax.train import dry_run
 from tests import miniature
 
@@ -72,17 +75,48 @@ def test_a_complete_run_writes_its_prior_again(straight):
 
 @pytest.mark.slow
 def test_the_prior_of_one_run_serves_the_next(straight):
-    selective = {
-        "name": "selective_loss",
-        "kwargs": {
-            "mode": "selective",
-            "prior": str(straight[0] / "prior.csv"),
-            "prior_threshold": 0.5,
-        },
-    }
+    config = _recipe(_selective(straight[0] / "prior.csv"), "train.estimate_prior=False")
     with Console(record=True, width=120) as console:
-        dry_run(_recipe(f"losses=[{selective}]", "train.estimate_prior=False"), console)
+        dry_run(config, console)
     assert "all parts fit" in console.export_text()
+
+
+def _selective(path):
+    kwargs = {"mode": "selective", "prior": str(path), "prior_threshold": 0.5}
+    return f"losses=[{ {'name': 'selective_loss', 'kwargs': kwargs} }]"
+
+
+def test_the_rows_of_a_prior_belong_to_classes_by_name(tmp_path):
+    prior = np.zeros(10, np.float32)
+    prior[3] = 1
+    names = miniature.CLASS_NAMES
+    path, other = tmp_path / "prior.csv", tmp_path / "reversed.csv"
+    write_prior(path, names, prior)
+    write_prior(other, names[::-1], prior[::-1])
+    losses = []
+    for file in (path, other):
+        config = _recipe(_selective(file), "train.estimate_prior=False")
+        run = make_run(config)
+        with run.train_batches(0) as batches:
+            batch = {k: v for k, v in next(batches).items() if k != "index"}
+        _, metrics = run.step(run.state, put_batch(batch, run.mesh), jax.random.key(0))
+        losses.append(float(metrics["loss"]))
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        (None, FileNotFoundError, "no such prior"),
+        (["cat,0.5"], ValueError, "1 classes for 10 class names"),
+    ],
+)
+def test_a_prior_that_does_not_fit_is_refused_before_the_first_step(tmp_path, rows, error, message):
+    path = tmp_path / "prior.csv"
+    if rows is not None:
+        path.write_text("\n".join(["Classes,avg_pred", *rows]) + "\n")
+    with pytest.raises(error, match=message):
+        make_run(_recipe(_selective(path)))
 
 
 def test_scores_of_a_partially_annotated_split_say_so(straight, tmp_path):
