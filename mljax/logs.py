@@ -101,8 +101,8 @@ def draw_prior(
 ) -> None:
     """Writes a picture of an estimated class prior against how often the classes are annotated.
 
-    Both axes are logarithmic. The ten classes with the highest prior and the ten that are farthest
-    from the diagonal are named.
+    The classes stand side by side, the highest prior first, and are named if there are at most 100.
+    The vertical axis is logarithmic; what is below a hundredth of the least prior is at its foot.
 
     Args:
       path: the ending tells the format.
@@ -115,24 +115,22 @@ def draw_prior(
     """
     from matplotlib.figure import Figure
 
-    x, y = (np.maximum(values.astype(float), 1e-6) for values in (shares, prior))
-    figure = Figure(figsize=(7, 6.5), layout="constrained")
+    order = np.argsort(-prior, kind="stable")
+    foot = max(float(prior[prior > 0].min(initial=1.0)) / 100, 1e-8)
+    count = len(order)
+    figure = Figure(figsize=(min(max(0.16 * count, 6.0), 16.0), 5), layout="constrained")
     axes = figure.add_subplot()
-    low, high = min(x.min(), y.min()) / 2, 1.0
-    axes.plot([low, high], [low, high], color="0.7", linewidth=1)
-    axes.scatter(x, y, s=12)
-    distance = np.abs(np.log(y / x))
-    named = {*np.argsort(-y)[:10].tolist(), *np.argsort(-distance)[:10].tolist()}
-    for c in sorted(named):
-        axes.annotate(
-            str(class_names[c]),
-            (x[c], y[c]),
-            xytext=(4, 2),
-            textcoords="offset points",
-            fontsize=7,
-            parse_math=False,
-        )
-    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
-    axes.set_xlabel("share of the training images annotated as present")
-    axes.set_ylabel("estimated class prior")
+    for values, marker, label in (
+        (shares, "x", "share of the training images annotated as present"),
+        (prior, "o", "estimated prior"),
+    ):
+        heights = np.maximum(values[order].astype(float), foot)
+        axes.plot(np.arange(count), heights, marker, markersize=4, label=label)
+    axes.set(yscale="log", ylim=(foot, 1), xlim=(-1, count))
+    if count <= 100:
+        names = [str(class_names[c]) for c in order]
+        axes.set_xticks(np.arange(count), names, rotation=90, fontsize=7, parse_math=False)
+    else:
+        axes.set_xlabel(f"{count} classes by estimated prior")
+    axes.legend()
     figure.savefig(path, dpi=150)

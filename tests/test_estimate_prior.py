@@ -141,9 +141,11 @@ def test_shares_of_many_images_are_read_from_evenly_spaced_rows():
     assert annotated_shares(labels, most=11)[0] == pytest.approx(5.5 / 11, abs=0.05)
 
 
-def test_the_picture_takes_classes_that_are_never_annotated(tmp_path):
-    values = np.array([0.0, 0.5, 1.0], np.float32)
-    draw_prior(tmp_path / "prior.png", ["a", "$b", "c_d^"], values, np.zeros(3))
+@pytest.mark.parametrize("count", [3, 150])
+def test_the_picture_takes_any_number_of_classes_and_any_values(tmp_path, count):
+    names = ["a", "$b", *(f"c_{n}^" for n in range(count - 2))]
+    values = np.linspace(0, 1, count, dtype=np.float32)
+    draw_prior(tmp_path / "prior.png", names, values, np.zeros(count))
     assert (tmp_path / "prior.png").stat().st_size > 1000
 
 
