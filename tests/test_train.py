@@ -215,8 +215,9 @@ def test_batches_after_a_resume_are_the_next_ones():
             jax.tree.map(np.testing.assert_array_equal, batch, expected)
 
 
-# 21 steps of a split state, on photos of which one is bad.
+# 21 steps of a small network whose state is split, on photos of which one is bad.
 OF_PROCESSES = [
+    "model.backbone.kwargs.layers=(1, 0, 0, 0)",
     "train.epochs=7",
     "schedule.epochs=20",
     "train.checkpoint_every_steps=10",
