@@ -157,7 +157,8 @@ class TrainConfig:
       accumulation: micro-batches per optimizer step; the global batch is split into them.
       checkpoint_every_steps: None saves at the end of each epoch.
       keep_checkpoints: how many of the newest training checkpoints stay on disk.
-      non_finite: `stop` at a non-finite loss or gradient, or `skip` that step's update.
+      non_finite: `stop` at a non-finite loss, gradient or update, or `skip` the step: parameters,
+        statistics, averages and moments stay, the schedule goes on.
       fsdp: shard parameters and optimizer state over the devices instead of replicating them.
       batch_norm_groups: normalize each of this many slices of the batch by its own statistics,
         as data-parallel runs with one slice per GPU do; 1 uses the whole global batch.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -168,6 +169,44 @@ class BatchNorm(ActivatedBatchNorm):
         return self.scale[...]
 
 
+def convolution(
+    in_features: int,
+    out_features: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    dtype: DTypeLike | None = None,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """Returns a convolution without bias, padded by half its kernel on each side."""
+    return nnx.Conv(
+        in_features,
+        out_features,
+        (kernel_size, kernel_size),
+        strides=stride,
+        # Written out: "SAME" pads less before than after where the stride is 2.
+        padding=kernel_size // 2,
+        use_bias=False,
+        kernel_init=kaiming_fan_out,
+        conv_general_dilated=_pointwise if kernel_size == 1 else lax.conv_general_dilated,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def _pointwise(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "1 1 c d"],
+    strides: tuple[int, int],
+    *_: object,
+    precision: lax.PrecisionLike = None,
+    **__: object,
+) -> Float[Array, "b i j d"]:
+    """Convolves by a 1 x 1 kernel as a matrix product, which XLA runs twice as fast on the CPU."""
+    x = x[:, :: strides[0], :: strides[1]]
+    return jnp.matmul(x, kernel[0, 0], precision=precision)
+
+
 class ConvNorm(nnx.Module):
     """A convolution without bias, stride 1 and same size, then `ActivatedBatchNorm`."""
 
@@ -182,16 +221,7 @@ class ConvNorm(nnx.Module):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
-        self.conv = nnx.Conv(
-            in_features,
-            out_features,
-            (kernel_size, kernel_size),
-            padding=kernel_size // 2,
-            use_bias=False,
-            kernel_init=kaiming_fan_out,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.conv = convolution(in_features, out_features, kernel_size, dtype=dtype, rngs=rngs)
         self.norm = ActivatedBatchNorm(out_features, slope=slope, initial_scale=initial_scale)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:

@@ -74,25 +74,30 @@ def make_optimizer(
     """Returns torch's Adam: decay is added to the gradient, before the moments.
 
     Where beta1 cycles, its bias correction at step t is `1 - beta1_t ** t` with the current beta1,
-    as torch has it.
+    as torch has it. The state has the `hyperparams` of the last step and, under `inner_state`, what
+    a step that is left out must not change.
 
     Args:
       optimizer: rates and betas.
       schedule: the cycle.
       total_steps: optimizer steps of the whole cycle, which may be more than are trained.
     """
-    beta1 = optimizer.beta1
-    if schedule.cycle_beta1:
-        beta1 = one_cycle(
-            0.95, 0.85, 0.95, total_steps=total_steps, warmup_fraction=schedule.warmup_fraction
+
+    def adam(*, learning_rate: float | Array, beta1: float | Array) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.add_decayed_weights(optimizer.weight_decay, mask=decay_mask),
+            optax.scale_by_adam(b1=beta1, b2=optimizer.beta2, eps=optimizer.eps),
+            optax.scale_by_learning_rate(learning_rate),
         )
-    adam = optax.inject_hyperparams(optax.scale_by_adam)(
-        b1=beta1, b2=optimizer.beta2, eps=optimizer.eps
-    )
-    return optax.chain(
-        optax.add_decayed_weights(optimizer.weight_decay, mask=decay_mask),
-        adam,
-        optax.scale_by_learning_rate(learning_rate(optimizer, schedule, total_steps)),
+
+    beta1, static = optimizer.beta1, ["beta1"]
+    if schedule.cycle_beta1:
+        warmup = schedule.warmup_fraction
+        beta1 = one_cycle(0.95, 0.85, 0.95, total_steps=total_steps, warmup_fraction=warmup)
+        static = []
+    # A constant in the state would come back with a checkpoint, whatever the recipe says by then.
+    return optax.inject_hyperparams(adam, static_args=static)(
+        learning_rate=learning_rate(optimizer, schedule, total_steps), beta1=beta1
     )
 
 

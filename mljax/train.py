@@ -7,6 +7,7 @@ or the run (its message says what to do), 143 terminated by SIGTERM after saving
 import argparse
 import contextlib
 import dataclasses
+import math
 import shutil
 import signal
 import sys
@@ -146,10 +147,12 @@ def _check_finite(metrics: dict[str, Any], run: Run, step: int) -> None:
         return
     terms = {k.removeprefix("loss/"): float(v) for k, v in metrics.items() if k.startswith("loss/")}
     guilty = [f"{name} is {value}" for name, value in terms.items() if not np.isfinite(value)]
+    if not guilty:
+        guilty = ["all losses are finite, but a gradient or an update is not"]
     raise NonFiniteError(
-        f"step {step}: {'; '.join(guilty) or 'all losses are finite, but a gradient is not'}. The "
-        "parameters were left as they were before this step. Lower optimizer.peak_lr, look at the "
-        "images of this step, or pass --set train.non_finite=skip to leave such steps out"
+        f"step {step}: {'; '.join(guilty)}. The parameters were left as they were before this "
+        "step. Lower optimizer.peak_lr, look at the images of this step, or pass --set "
+        "train.non_finite=skip to leave such steps out"
     )
 
 
@@ -194,7 +197,7 @@ def _evaluate(
     bad = f", {len(skipped)} bad images skipped" if skipped else ""
     console.print(f"epoch {epoch:g}, step {step}: mAP{partial} {shown}{bad}", highlight=False)
     best = progress["best"]
-    if best is None or figures[better] > best["mAP"]:
+    if best is None or math.isnan(best["mAP"]) or figures[better] > best["mAP"]:
         progress["best"] = {"mAP": figures[better], "step": step, "weights": better}
         _save_best(run, weights[better], progress["best"], workdir)
     return found[better]

@@ -157,12 +157,13 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]:
     """Returns `step(state, batch, key) -> (state, metrics)`, a pure function still to be jitted.
 
-    The metrics are `loss`, each term as `loss/<name>`, `gradient_norm` and `finite`. A step in
-    which the loss or a gradient is not finite leaves everything as it was, but for the counters.
+    The metrics are `loss`, each term as `loss/<name>`, `gradient_norm`, `learning_rate` and
+    `finite`. A step in which the loss, a gradient or an update is not finite leaves everything as
+    it was, but for the counters and schedules.
 
     Args:
       model: gives the structure only.
-      optimizer: its state is in the `TrainState`.
+      optimizer: of `mljax.optim.make_optimizer`; its state is in the `TrainState`.
       config: its `losses` and `train` are read.
     """
     training = nnx.view(
@@ -218,6 +219,7 @@ def make_train_step(
         else:
             (loss, terms, grads), stats, logits = accumulate(state, batch, key)
         norm = optax.tree.norm(grads)
+        opt_state: Any
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         decay = config.train.ema_decay
@@ -230,10 +232,18 @@ def make_train_step(
             opt_state=opt_state,
             prior=_moved_prior(state.prior, logits, batch["valid"]),
         )
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+        finite = jnp.isfinite(jnp.stack([loss, norm, optax.tree.norm(updates)])).all()
+        # Parity: the schedules go on where a step is left out, as under torch's GradScaler.
+        left_out = opt_state._replace(inner_state=state.opt_state.inner_state)
+        old = replace(state, opt_state=left_out)
+        new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old)
         new = replace(new, step=state.step + 1, skipped=state.skipped + jnp.where(finite, 0, 1))
-        metrics = {"loss": loss, "gradient_norm": norm, "finite": finite}
+        metrics = {
+            "loss": loss,
+            "gradient_norm": norm,
+            "learning_rate": opt_state.hyperparams["learning_rate"],
+            "finite": finite,
+        }
         return new, metrics | {f"loss/{name}": value for name, value in terms.items()}
 
     return step

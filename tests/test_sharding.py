@@ -140,7 +140,7 @@ _TOLERANCE = 1e-5
 )
 def test_eight_devices_train_what_one_trains(measured, found, expected):
     found_state, expected_state = _load(measured, found), _load(measured, expected)
-    moments = [f"opt_state[1].inner_state.{name}" for name in ("mu", "nu")]
+    moments = [f"opt_state.inner_state[1].{name}" for name in ("mu", "nu")]
     for field in ("params", "stats", "ema_params", "ema_stats", *moments):
         parts = [
             {k: v for k, v in state.items() if k.startswith(f".{field}[")}
@@ -176,7 +176,7 @@ def test_batch_norm_groups_train_another_network(measured):
 @pytest.mark.slow
 def test_split_state_lies_in_parts_on_the_devices(measured):
     shards = json.loads((measured / "shards.json").read_text())
-    kernel = ".opt_state[1].inner_state.mu['backbone.stages.0.0.conv1.conv.kernel']"
+    kernel = ".opt_state.inner_state[1].mu['backbone.stages.0.0.conv1.conv.kernel']"
     for path in (kernel, kernel.replace(".mu", ".nu")):
         assert shards[path] == [[3, 3, 8, 8], [3, 3, 1, 8]]
     assert shards[".params['backbone.stages.0.0.squeeze_excite.expand.kernel']"] == [

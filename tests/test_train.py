@@ -13,10 +13,12 @@ import pytest
 
 from mljax import logs
 from mljax.checkpoint import load_model, read_recipe, sealed
+from mljax.config import ScheduleConfig
 from mljax.data.digits import CLASS_NAMES, digits
 from mljax.data.pipeline import train_batches
 from mljax.evaluate import evaluate
 from mljax.model import split_model
+from mljax.optim import learning_rate
 from mljax.run import augmentations
 from mljax.train import main
 from tests import miniature
@@ -104,7 +106,11 @@ def test_log_has_each_step_and_each_evaluation_once(straight):
         "train/loss",
         "train/loss/asymmetric_loss",
         "train/gradient_norm",
+        "train/learning_rate",
     }
+    rate = learning_rate(miniature.training_recipe().optimizer, ScheduleConfig(), 60)
+    shown = [row["train/learning_rate"] for row in rows if "train/loss" in row]
+    np.testing.assert_allclose(shown, rate(np.arange(60)), rtol=1e-6)
 
 
 def test_tensorboard_shows_what_the_log_has(straight):

@@ -99,13 +99,11 @@ def test_a_run_that_stopped_goes_on_as_if_nothing_had_been(reference, monkeypatc
 
 def test_a_gradient_that_is_not_finite_is_named(run):
     metrics = {"finite": False, "loss/asymmetric_loss": 1.0}
-    with pytest.raises(
-        NonFiniteError, match="step 3: all losses are finite, but a gradient is not"
-    ):
+    with pytest.raises(NonFiniteError, match="step 3: all losses are finite, but a gradient or"):
         train._check_finite(metrics, run, 3)
 
 
-def test_a_step_that_is_not_finite_changes_nothing_but_the_counters(run):
+def test_a_step_that_is_not_finite_moves_the_counters_and_the_schedule_alone(run):
     (batch,) = _batches(run, 1)
     state, before = _copy(run), _copy(run)
     spoiled = batch | {
@@ -114,8 +112,29 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counters(run):
     state, metrics = _step(run, state, spoiled)
     assert not metrics["finite"]
     assert (int(state.step), int(state.skipped)) == (1, 1)
-    counters = {"step": before.step, "skipped": before.skipped}
-    jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(state, **counters), before)
+    _, expected = _step(run, _copy(run), batch)
+    assert metrics["learning_rate"] == expected["learning_rate"]
+    assert [int(s.count) for s in state.opt_state.hyperparams_states.values()] == [1, 1]
+    moved = {
+        "step": before.step,
+        "skipped": before.skipped,
+        "opt_state": before.opt_state._replace(inner_state=state.opt_state.inner_state),
+    }
+    jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(state, **moved), before)
+
+
+def test_an_update_that_is_not_finite_is_left_out_though_loss_and_gradient_are(run):
+    (batch,) = _batches(run, 1)
+    state = _copy(run)
+    moments = jax.tree.map(lambda x: x, state.opt_state.inner_state)
+    nu = {path: jnp.full_like(array, -1.0) for path, array in moments[1].nu.items()}
+    spoiled = (moments[0], moments[1]._replace(nu=nu), *moments[2:])
+    opt_state = state.opt_state._replace(inner_state=spoiled)
+    state = dataclasses.replace(state, opt_state=opt_state)
+    state, metrics = _step(run, state, batch)
+    assert np.isfinite([metrics["loss"], metrics["gradient_norm"]]).all()
+    assert not metrics["finite"]
+    jax.tree.map(np.testing.assert_array_equal, state.params, _copy(run).params)
 
 
 def test_steps_that_are_not_finite_are_left_out_on_demand(monkeypatch, tmp_path):
@@ -127,6 +146,20 @@ def test_steps_that_are_not_finite_are_left_out_on_demand(monkeypatch, tmp_path)
     arrays = miniature.read_arrays(tmp_path / "checkpoints/20")
     assert int(arrays["training['skipped']"]) == 1
     assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_a_figure_takes_the_place_of_an_undefined_one(monkeypatch, tmp_path):
+    figures = iter([np.nan, np.nan, 7.0, 9.0, np.nan, 8.0])
+    evaluate_scores = train.evaluate_scores
+
+    def evaluate(*arguments, **options):
+        found = evaluate_scores(*arguments, **options)
+        return dataclasses.replace(found, mean_average_precision=next(figures))
+
+    monkeypatch.setattr(train, "evaluate_scores", evaluate)
+    few = ("data.reader.kwargs.num_images=24", "train.epochs=3", "schedule.epochs=20")
+    _, shown = miniature.train(miniature.training_recipe(*few, "eval.every_epochs=1"), tmp_path)
+    assert "best mAP 9.00: ema weights of step 6" in shown
 
 
 def test_the_network_that_is_kept_is_the_best_of_all_evaluations(monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mljax.layers import BatchNorm, kaiming_fan_out
+from mljax.layers import BatchNorm, convolution
 
 
 class Unit(nnx.Module):
@@ -30,17 +30,8 @@ class Unit(nnx.Module):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
-        self.conv = nnx.Conv(
-            in_features,
-            out_features,
-            (kernel_size, kernel_size),
-            strides=stride,
-            # Written out: "SAME" pads less before than after where the stride is 2.
-            padding=kernel_size // 2,
-            use_bias=False,
-            kernel_init=kaiming_fan_out,
-            dtype=dtype,
-            rngs=rngs,
+        self.conv = convolution(
+            in_features, out_features, kernel_size, stride=stride, dtype=dtype, rngs=rngs
         )
         self.norm = BatchNorm(out_features)
 
