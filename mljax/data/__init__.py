@@ -12,6 +12,7 @@ from mljax.data import (
     open_images,
     open_images_table,
     partial,
+    tfds,
     voc,
     voc_csv,
 )
@@ -27,6 +28,7 @@ READERS = {
     "open_images": open_images.open_images,
     "open_images_table": open_images_table.open_images_table,
     "lvis": lvis.lvis,
+    "tfds": tfds.tfds,
     "nus_wide_zsl": nus_wide_zsl.nus_wide_zsl,
     "partial": partial.partial,
 }

@@ -5,6 +5,7 @@ without opening colour profiles. What those systems would stumble over (sixteen 
 images too large for memory) has its own rule here.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,17 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def load_image(
+    source: str | Path | bytes, *, name: str = "", max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Decodes an image file to RGB.
 
     Grey, palette, CMYK and other images are converted by Pillow's rules; an alpha channel is
     dropped; of sixteen-bit grey the high byte is kept.
 
     Args:
-      path: the file.
+      source: path of the file, or its content.
+      name: of the image, for messages; empty takes the path.
       max_pixels: largest width times height that is decoded; read from the header.
 
     Raises:
@@ -35,7 +39,7 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         begins with its name.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             pixels = image.width * image.height
             if pixels > max_pixels:
                 raise ValueError(
@@ -47,7 +51,7 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
     # Decoders raise whatever their parsing trips over: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise ValueError(
-            f"{path}: cannot be read as an image ({type(error).__name__}: {error})"
+            f"{name or source!s}: cannot be read as an image ({type(error).__name__}: {error})"
         ) from error
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from mljax.config import Preprocessing
 from mljax.data.images import load_image, normalize, resize_image, to_array
-from mljax.data.records import Records
+from mljax.data.records import Records, image_name
 
 __all__ = ["Augmentation", "Batches", "eval_batches", "load_image", "to_array", "train_batches"]
 
@@ -274,7 +274,7 @@ class _HostRows(grain.MapDataset[_Example]):
 class _Load:
     """Record number to example: decode, resize, augment."""
 
-    images: Sequence[str] | np.ndarray
+    images: Sequence[str] | Sequence[bytes] | np.ndarray
     preprocessing: Preprocessing
     augment: tuple[Augmentation, ...]
     bad_images: str
@@ -284,7 +284,10 @@ class _Load:
             return -1, None
         source = self.images[index]
         try:
-            image = load_image(source) if isinstance(source, str) else Image.fromarray(source)
+            if isinstance(source, np.ndarray):
+                image = Image.fromarray(source)
+            else:
+                image = load_image(source, name=image_name(source, index))
         except ValueError:
             if self.bad_images == "skip":
                 return index, None

@@ -13,7 +13,8 @@ class Records:
     """One split of a data set, in a fixed order.
 
     Attributes:
-      images: a path for each image, or the images themselves as uint8 `[n, h, w, 3]`.
+      images: a path for each image, or its file's content, or the images themselves as uint8
+        `[n, h, w, 3]`.
       labels: `[n, k]` int8, or anything whose rows can be indexed alike, such as
         `mljax.data.sparse_labels.SparseLabels`; 1 present, 0 absent, -1 unannotated.
       class_names: the k names, in label order.
@@ -22,7 +23,7 @@ class Records:
         word vectors may have different classes.
     """
 
-    images: Sequence[str] | np.ndarray
+    images: Sequence[str] | Sequence[bytes] | np.ndarray
     labels: Any
     class_names: tuple[str, ...]
     ignored: np.ndarray | None = None
@@ -55,4 +56,9 @@ class Records:
 
     def name(self, index: int) -> str:
         """Returns what identifies image `index` to a person: its path, or its number."""
-        return str(self.images[index]) if isinstance(self.images[index], str) else f"image {index}"
+        return image_name(self.images[index], index)
+
+
+def image_name(image: str | bytes | np.ndarray, index: int) -> str:
+    """Returns the path of an image, or if it has none, its number."""
+    return image if isinstance(image, str) else f"image {index}"
