@@ -6,13 +6,12 @@ or the run (its message says what to do), 143 terminated by SIGTERM after saving
 
 import argparse
 import contextlib
-import dataclasses
 import math
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,20 @@ from mljax.run import Run, describe, make_run, write_recipe
 from mljax.run_checkpoints import RunCheckpoints
 from mljax.sharding import put_batch
 from mljax.startup import use_compilation_cache
+from mljax.termination import Termination
 from mljax.train_step import TrainState
 
 TERMINATED = 143
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Output:
+    """Where a run puts what it finds; only the first process has a log."""
+
+    workdir: Path
+    checkpoints: RunCheckpoints
+    log: MetricLog | None
+    console: Console
 
 
 class NonFiniteError(ValueError):
@@ -74,29 +84,22 @@ def fit(config: Config, workdir: str | Path, *, console: Console | None = None) 
             log = MetricLog(workdir, resumed_step=start)
             stack.callback(log.close)
         _print_start(run, start, console)
-        return _loop(run, state, progress, checkpoints, log, workdir, console)
+        output = _Output(workdir=workdir, checkpoints=checkpoints, log=log, console=console)
+        return _loop(run, state, progress, output)
 
 
-def _loop(
-    run: Run,
-    state: TrainState,
-    progress: dict[str, Any],
-    checkpoints: RunCheckpoints,
-    log: MetricLog | None,
-    workdir: Path,
-    console: Console,
-) -> Evaluation:
+def _loop(run: Run, state: TrainState, progress: dict[str, Any], output: _Output) -> Evaluation:
     """Steps from where `state` is to the end; evaluates, logs and saves on the way."""
-    train, key = run.config.train, jax.random.key(run.config.seed)
+    train, key, log = run.config.train, jax.random.key(run.config.seed), output.log
     every = train.checkpoint_every_steps or run.steps_per_epoch
     start = int(state.step)
     evaluation = None
     pending: dict[str, Any] = {}
     timed, since = start, time.monotonic()
     with (
-        _Termination() as termination,
+        Termination() as termination,
         run.train_batches(start) as batches,
-        make_progress(console) as bar,
+        make_progress(output.console) as bar,
     ):
         task = bar.add_task("training", total=run.total_steps, completed=start, status="")
         for step in range(start + 1, run.total_steps + 1):
@@ -116,24 +119,24 @@ def _loop(
                 bar.update(task, status=f"loss {scalars['train/loss']:.4g}")
             if _evaluation_is_due(run, step):
                 _check_finite(pending, run, step)
-                evaluation = _evaluate(run, state, step, progress, log, workdir, bar.console)
+                evaluation = _evaluate(run, state, progress, output)
                 timed, since = step, time.monotonic()
             if step % run.steps_per_epoch == 0:
-                _write_prior(run, state, workdir)
+                _write_prior(run, state, output.workdir)
             stop = termination.is_due(step)
             if step % every == 0 or step == run.total_steps or stop:
                 _check_finite(pending, run, step)
                 progress["skipped"] = _skipped_anywhere(run, progress["skipped"])
-                checkpoints.save(state, progress)
+                output.checkpoints.save(state, progress)
             bar.update(task, completed=step)
             if stop:
-                checkpoints.wait()
+                output.checkpoints.wait()
                 raise SystemExit(TERMINATED)
     if evaluation is None:
         # The run was complete: its log has this evaluation already.
-        evaluation = _evaluate(run, state, start, progress, None, workdir, console)
-    _print_end(run, state, progress, evaluation, workdir, console)
-    _print_prior(run, _write_prior(run, state, workdir), workdir, console)
+        evaluation = _evaluate(run, state, progress, replace(output, log=None))
+    _print_end(run, state, progress, evaluation, output)
+    _print_prior(run, _write_prior(run, state, output.workdir), output)
     return evaluation
 
 
@@ -165,16 +168,9 @@ def _skipped_anywhere(run: Run, skipped: list[int]) -> list[int]:
     return np.flatnonzero(bad).tolist()
 
 
-def _evaluate(
-    run: Run,
-    state: TrainState,
-    step: int,
-    progress: dict[str, Any],
-    log: MetricLog | None,
-    workdir: Path,
-    console: Console,
-) -> Evaluation:
+def _evaluate(run: Run, state: TrainState, progress: dict[str, Any], output: _Output) -> Evaluation:
     """Evaluates plain and averaged weights; keeps the network if it is the best so far."""
+    step = int(state.step)
     weights: dict[str, tuple[Arrays, Arrays]] = {"plain": (state.params, state.stats)}
     if state.ema_params:
         weights["ema"] = (state.ema_params, state.ema_stats)
@@ -189,17 +185,19 @@ def _evaluate(
     }
     figures = {name: e.mean_average_precision for name, e in found.items()}
     better = max(figures, key=lambda name: np.nan_to_num(figures[name], nan=-1.0))
-    if log is not None:
-        log.write(step, {f"eval/mAP_{name}": value for name, value in figures.items()})
+    if output.log is not None:
+        output.log.write(step, {f"eval/mAP_{name}": value for name, value in figures.items()})
     shown = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
     epoch = step / run.steps_per_epoch
     partial = " over annotated labels" if found[better].partial else ""
     bad = f", {len(skipped)} bad images skipped" if skipped else ""
-    console.print(f"epoch {epoch:g}, step {step}: mAP{partial} {shown}{bad}", highlight=False)
+    output.console.print(
+        f"epoch {epoch:g}, step {step}: mAP{partial} {shown}{bad}", highlight=False
+    )
     best = progress["best"]
     if best is None or math.isnan(best["mAP"]) or figures[better] > best["mAP"]:
         progress["best"] = {"mAP": figures[better], "step": step, "weights": better}
-        _save_best(run, weights[better], progress["best"], workdir)
+        _save_best(run, weights[better], progress["best"], output.workdir)
     return found[better]
 
 
@@ -215,21 +213,19 @@ def _write_prior(run: Run, state: TrainState, workdir: Path) -> Float[np.ndarray
     return np.asarray(mean)
 
 
-def _print_prior(
-    run: Run, prior: Float[np.ndarray, " k"] | None, workdir: Path, console: Console
-) -> None:
+def _print_prior(run: Run, prior: Float[np.ndarray, " k"] | None, output: _Output) -> None:
     """Says where the class prior is; draws it beside the annotations if matplotlib is there."""
     if prior is None or jax.process_index() != 0:
         return
-    picture = workdir / "prior.png"
+    picture = output.workdir / "prior.png"
     shares = annotated_shares(run.train.labels)
     try:
         draw_prior(picture, run.train.class_names, prior, shares)
         drawn = f", drawn in {picture}"
     except ImportError:
         drawn = "; for a picture: pip install 'mljax[plot]'"
-    line = f"class prior in {workdir / 'prior.csv'}{drawn}"
-    console.print(line, highlight=False, markup=False)
+    line = f"class prior in {output.workdir / 'prior.csv'}{drawn}"
+    output.console.print(line, highlight=False, markup=False)
 
 
 def _save_best(
@@ -259,28 +255,6 @@ def _save_best(
             shutil.rmtree(old, ignore_errors=True)
 
 
-class _Termination:
-    """Turns SIGTERM into a flag that all processes of a run see at the same step."""
-
-    def __enter__(self) -> "_Termination":
-        self._asked = False
-        if jax.process_count() == 1:
-            self._before = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _ask(self, *_: object) -> None:
-        self._asked = True
-
-    def is_due(self, step: int) -> bool:
-        if jax.process_count() == 1:
-            return self._asked
-        return multihost_utils.reached_preemption_sync_point(step)
-
-
 def _print_start(run: Run, start: int, console: Console) -> None:
     table = Table(show_header=False, box=None)
     for name, value in describe(run).items():
@@ -295,14 +269,14 @@ def _print_end(
     state: TrainState,
     progress: dict[str, Any],
     evaluation: Evaluation,
-    workdir: Path,
-    console: Console,
+    output: _Output,
 ) -> None:
+    console = output.console
     print_evaluation(evaluation, run.evaluation.class_names, console)
     best = progress["best"]
     console.print(
         f"best mAP {best['mAP']:.2f}: {best['weights']} weights of step {best['step']}, in "
-        f"{workdir / 'best'}",
+        f"{output.workdir / 'best'}",
         highlight=False,
     )
     if skipped := int(state.skipped):
@@ -357,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console = Console(quiet=jax.process_index() != 0)
         config = override(load_config(arguments.config), arguments.set)
         if arguments.seed is not None:
-            config = dataclasses.replace(config, seed=arguments.seed)
+            config = replace(config, seed=arguments.seed)
         if arguments.dry_run:
             dry_run(config, console)
         elif arguments.workdir is None:

@@ -188,36 +188,13 @@ def make_train_step(
         return loss, (split_model(network)[2], terms, logits)
 
     gradients = jax.value_and_grad(loss_and_statistics, has_aux=True)
-
-    def accumulate(state: TrainState, batch: Batch, key: Array) -> tuple[Any, Arrays, Array | None]:
-        """Returns ((loss, terms, gradients), statistics, logits), summed over the micro-batches."""
-        # Every `parts`-th row: a micro-batch then lies on all devices, as the whole batch does.
-        slices = {
-            k: jnp.moveaxis(v.reshape(-1, parts, *v.shape[1:]), 1, 0) for k, v in batch.items()
-        }
-
-        def add(carry: Any, inputs: Any) -> tuple[Any, Array | None]:  # noqa: ANN401
-            sums, stats = carry
-            index, micro = inputs
-            micro_key = jax.random.fold_in(key, index)
-            (loss, (stats, terms, logits)), grads = gradients(state.params, stats, micro, micro_key)
-            return (jax.tree.map(jnp.add, sums, (loss, terms, grads)), stats), logits
-
-        terms = {loss.name: jnp.zeros(()) for loss in config.losses}
-        zeros = (jnp.zeros(()), terms, jax.tree.map(jnp.zeros_like, state.params))
-        inputs = (jnp.arange(parts), slices)
-        (sums, stats), logits = jax.lax.scan(add, (zeros, state.stats), inputs)
-        if logits is not None:
-            logits = jnp.moveaxis(logits, 0, 1).reshape(-1, logits.shape[-1])
-        return sums, stats, logits
+    if parts > 1:
+        gradients = _over_micro_batches(gradients, parts, [loss.name for loss in config.losses])
 
     def step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(key, state.step)
-        if parts == 1:
-            found = gradients(state.params, state.stats, batch, key)
-            (loss, (stats, terms, logits)), grads = found
-        else:
-            (loss, terms, grads), stats, logits = accumulate(state, batch, key)
+        found = gradients(state.params, state.stats, batch, key)
+        (loss, (stats, terms, logits)), grads = found
         norm = optax.tree.norm(grads)
         opt_state: Any
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -247,6 +224,35 @@ def make_train_step(
         return new, metrics | {f"loss/{name}": value for name, value in terms.items()}
 
     return step
+
+
+def _over_micro_batches(
+    gradients: Callable[..., Any], parts: int, losses: list[str]
+) -> Callable[..., Any]:
+    """Returns `gradients` of the sum over as many micro-batches, one after the other."""
+
+    def summed(params: Arrays, stats: Arrays, batch: Batch, key: Array) -> Any:  # noqa: ANN401
+        # Every `parts`-th row: a micro-batch then lies on all devices, as the whole batch does.
+        slices = {
+            k: jnp.moveaxis(v.reshape(-1, parts, *v.shape[1:]), 1, 0) for k, v in batch.items()
+        }
+
+        def add(carry: Any, inputs: Any) -> tuple[Any, Array | None]:  # noqa: ANN401
+            sums, stats = carry
+            index, micro = inputs
+            found = gradients(params, stats, micro, jax.random.fold_in(key, index))
+            (loss, (stats, terms, logits)), grads = found
+            return (jax.tree.map(jnp.add, sums, (loss, terms, grads)), stats), logits
+
+        terms = dict.fromkeys(losses, jnp.zeros(()))
+        zeros = (jnp.zeros(()), terms, jax.tree.map(jnp.zeros_like, params))
+        found = jax.lax.scan(add, (zeros, stats), (jnp.arange(parts), slices))
+        ((loss, terms, grads), stats), logits = found
+        if logits is not None:
+            logits = jnp.moveaxis(logits, 0, 1).reshape(-1, logits.shape[-1])
+        return (loss, (stats, terms, logits)), grads
+
+    return summed
 
 
 def _moved_prior(prior: Arrays, logits: Array | None, valid: Array) -> Arrays:

@@ -16,7 +16,7 @@ ORDER = [
     {"layers"},
     {"backbones", "heads"},
     {"losses"},
-    {"model", "optim", "sharding", "metrics", "startup"},
+    {"model", "optim", "sharding", "metrics", "startup", "termination"},
     {"checkpoint", "report", "train_step", "label_correlation"},
     {"run_checkpoints", "evaluate", "logs"},
     {"run", "predict"},
