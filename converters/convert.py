@@ -13,6 +13,7 @@ from rich.table import Table as ScreenTable
 from converters.detect import Detection, detect
 from converters.models import build_model, choose_class_names, choose_preprocessing
 from converters.read_torch import TorchFile, read_torch
+from converters.safe_load import read_file
 from converters.table import ImportReport
 from converters.verify import verify
 from mljax.checkpoint import save_model
@@ -47,8 +48,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     for name, default in (("stem", "1e-2"), ("block", "1e-3")):
         text = f"of TResNet's leaky rectifiers ({default}; 1e-6 for the Stanford-Cars L_V2)"
         parser.add_argument(f"--{name}-slope", type=float, metavar="X", help=text)
-    text = "word vectors [classes, width] of a zero-shot ML-Decoder head"
-    parser.add_argument("--word-vectors", type=Path, metavar="FILE.npy", help=text)
+    text = "word vectors of a zero-shot ML-Decoder head, as .npy or the release's .pth"
+    parser.add_argument("--word-vectors", type=Path, metavar="FILE", help=text)
     parser.add_argument("--verify", action="store_true", help="compare with torch before writing")
     return parser.parse_args(argv)
 
@@ -63,7 +64,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     file = read_torch(arguments.source, key=arguments.key)
     detection = detect(file.tensors, file.name)
     slopes = {"stem_slope": arguments.stem_slope, "block_slope": arguments.block_slope}
-    words = None if arguments.word_vectors is None else np.load(arguments.word_vectors)
+    words = None if arguments.word_vectors is None else _read_array(arguments.word_vectors)
     model, report = build_model(file, detection, slopes, words)
     model.class_names = choose_class_names(
         file, model.spec.num_classes, names, arguments.class_descriptions
@@ -79,6 +80,24 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     for name, text in facts.items():
         screen.add_row(f"[bold]{name}[/bold]", escape(text))
     console.print(screen)
+
+
+def _read_array(path: Path) -> np.ndarray:
+    """Returns the one array of a numpy or torch file.
+
+    Raises:
+      ValueError: if the file holds something else.
+      FileNotFoundError: if there is no such file.
+    """
+    if path.suffix == ".npy":
+        try:
+            return np.load(path)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path}: cannot be read as an array: {error}") from error
+    _, content = read_file(path)
+    if not hasattr(content, "numpy"):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, expected one tensor")
+    return content.numpy()
 
 
 def _describe(

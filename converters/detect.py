@@ -107,7 +107,8 @@ def detect(tensors: Mapping[str, np.ndarray], name: str = "the source") -> Detec
         head_naming=_ml_decoder_naming(tensors),
         preprocessing=Preprocessing(image_size=224),
         description=f"{variant} ({names_text}), {head_text}, {num_classes or 'any'} classes",
-        assumption=_L_V2_SLOPES if backbone.name == "tresnet_l_v2" else "",
+        assumption="224 pixels unless given or in the file's name"
+        + (f"; {_L_V2_SLOPES}" if backbone.name == "tresnet_l_v2" else ""),
     )
 
 

@@ -69,7 +69,8 @@ def from_torch(
       stem_slope: of the stem's leaky rectifier; None is 1e-2. The L_V2 of Alibaba-MIIL/TResNet
         (`stanford_cars_tresnet-l-v2_96_27.pth`) alone has 1e-6 here and in its blocks.
       block_slope: of the blocks' leaky rectifiers; None is 1e-3.
-      word_vectors: `[k, w]`, of the classes of a zero-shot ML-Decoder head, which no file holds.
+      word_vectors: `[k, w]` or `[w, k]`, of the classes of a zero-shot ML-Decoder head, which no
+        file holds.
 
     Raises:
       ValueError: for a file that cannot be read, is of no known system, or does not fit it.
@@ -147,7 +148,7 @@ def build_model(
         )
     given = {name: value for name, value in slopes.items() if value is not None}
     backbone = Part(name=detection.backbone.name, kwargs={**detection.backbone.kwargs, **given})
-    _check_word_vectors(word_vectors, detection, file.name)
+    word_vectors = _oriented(word_vectors, detection, file.name)
     num_classes = detection.num_classes if word_vectors is None else len(word_vectors)
     # Abstract: the arrays come from the file, so nothing is initialized or compiled.
     model = abstract_model(
@@ -160,16 +161,22 @@ def build_model(
     return model, report
 
 
-def _check_word_vectors(word_vectors: np.ndarray | None, detection: Detection, name: str) -> None:
+def _oriented(
+    word_vectors: np.ndarray | None, detection: Detection, name: str
+) -> np.ndarray | None:
+    """Returns the word vectors `[k, w]`; those of the ML-Decoder release are `[w, k]`."""
     width = detection.head.kwargs.get("word_vector_size")
     if width is None and word_vectors is not None:
         raise ValueError(f"{name}: is a {detection.description}, which takes no word_vectors")
     shape = None if word_vectors is None else word_vectors.shape
     if width is not None and (shape is None or len(shape) != 2 or shape[1] != width):
+        if word_vectors is not None and shape is not None and len(shape) == 2 and shape[0] == width:
+            return word_vectors.T
         raise ValueError(
             f"{name}: is a {detection.description}, which needs word_vectors [classes, {width}], "
             f"got {shape}; they come with the data set, not with the weights"
         )
+    return word_vectors
 
 
 def choose_class_names(
@@ -237,6 +244,13 @@ def choose_preprocessing(
 
 
 def _size_in_name(name: str) -> int | None:
-    """Returns the first number in a file's name that can be an image size: 448 in `x_448.pth`."""
-    numbers = "".join(c if c.isdecimal() else " " for c in Path(name).stem).split()
+    """Returns the first number in a file's name that can be an image size: 448 in `x_448.pth`.
+
+    Those in `model-10-320.ckpt`, as the original scripts name what they train, are an epoch and a
+    step.
+    """
+    stem = Path(name).stem
+    if stem.startswith("model-"):
+        return None
+    numbers = "".join(c if c.isdecimal() else " " for c in stem).split()
     return next((int(n) for n in numbers if 128 <= int(n) <= 1024 and int(n) % 32 == 0), None)

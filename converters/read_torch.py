@@ -18,6 +18,7 @@ _WEIGHT_KEYS = (
     "model_state_dict",
     "net",
     "network",
+    "checkpoint",
     "model_ema",
     "state_dict_ema",
     "ema",
@@ -26,6 +27,8 @@ _NAME_LISTS = ("idx_to_class", "class_names", "classes")
 _NAME_INDICES = ("class_to_idx", "classes_map")
 # Levels of a name that data-parallel training and torch.compile put around a network.
 _WRAPPER_LEVELS = ("module", "_orig_mod")
+# What PyTorch Lightning's modules usually call the network: there it precedes every name.
+_LIGHTNING_LEVELS = {"model", "net", "network"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,11 @@ def read_torch(
       FileNotFoundError: if there is no such file.
       ImportError: if torch is not installed.
     """
+    if not isinstance(source, (str, os.PathLike, Mapping)):
+        raise ValueError(
+            f"expected a path or a dict of arrays, got a {type(source).__name__}; of a torch "
+            "module give the state_dict()"
+        )
     if isinstance(source, Mapping):
         name, packing, content = "the given dict", "dict", source
     else:
@@ -118,7 +126,8 @@ def _find_weights(content: object, key: str | None, name: str) -> list[Mapping[s
 
 
 def _has_known_key(mapping: Mapping[str, Any]) -> bool:
-    return any(_holds_tensors(mapping.get(known)) for known in _WEIGHT_KEYS)
+    inner = [mapping[known] for known in _WEIGHT_KEYS if isinstance(mapping.get(known), Mapping)]
+    return any(_holds_tensors(value) or _has_known_key(value) for value in inner)
 
 
 def _list(names: Iterable[object]) -> str:
@@ -149,6 +158,10 @@ def _strip_wrappers(weights: Mapping[str, Any], name: str) -> tuple[dict[str, An
         if short in entries:
             raise ValueError(f"{name}: {short!r} is there twice, with and without a wrapper level")
         entries[short] = value
+    outer = {name.split(".")[0] for name in entries}
+    if len(outer) == 1 and outer <= _LIGHTNING_LEVELS:
+        entries = {name.partition(".")[2]: value for name, value in entries.items()}
+        stripped |= outer
     return entries, [f"{level}." for level in sorted(stripped)]
 
 
@@ -172,12 +185,12 @@ def _find_class_names(levels: list[Mapping[str, Any]]) -> tuple[str, ...] | None
     for level in levels:
         for known in _NAME_LISTS:
             names = level.get(known)
-            if isinstance(names, Mapping) and names:
+            if isinstance(names, Mapping) and any(isinstance(v, str) for v in names.values()):
                 # Parity: the original scripts take the values in dict order, not by index.
                 return tuple(str(name) for name in names.values())
-            if isinstance(names, (list, tuple)) and names:
+            if isinstance(names, (list, tuple, np.ndarray)) and len(names):
                 return tuple(str(name) for name in names)
-        for known in _NAME_INDICES:
+        for known in (*_NAME_INDICES, *_NAME_LISTS):
             indices = level.get(known)
             if isinstance(indices, Mapping) and indices:
                 return tuple(str(name) for name in sorted(indices, key=indices.__getitem__))

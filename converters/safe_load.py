@@ -1,6 +1,7 @@
 """Opens torch and safetensors files; a pickle with code in it is refused, never executed."""
 
 import argparse
+import pathlib
 import pickle
 import warnings
 import zipfile
@@ -43,7 +44,8 @@ def read_file(path: Path) -> tuple[str, Any]:
     if head.startswith(b"PK\x03\x04"):
         _check_zip(path)
         return "zip torch file", _torch_load(path)
-    if head[:1] == b"\x80" and head[2:].startswith(_LEGACY_MAGIC):
+    if head[:1] == b"\x80" and _LEGACY_MAGIC in head[:32]:
+        _check_protocol(path, head)
         return "legacy torch file", _torch_load(path)
     if head[8:9] == b"{":
         return "safetensors file", _read_safetensors(path)
@@ -72,6 +74,11 @@ def _check_zip(path: Path) -> None:
             members = archive.infolist()
             # torch.serialization.set_crc32_options(False) writes zeros.
             damaged = archive.testzip() if any(member.CRC for member in members) else None
+            pickles = [m for m in members if m.filename.endswith("/data.pkl")]
+            start = b""
+            if pickles and damaged is None:
+                with archive.open(pickles[0]) as file:
+                    start = file.read(2)
     except Exception as error:  # Damaged headers raise anything, as when a name is no text.
         raise ValueError(
             f"{path}: the file is cut off or damaged ({error}); download it again"
@@ -80,9 +87,25 @@ def _check_zip(path: Path) -> None:
         raise ValueError(
             f"{path}: the file is damaged (bad checksum of {damaged}); download it again"
         )
-    if not any(member.filename.endswith("/data.pkl") for member in members):
-        names = ", ".join(member.filename for member in members[:3])
-        raise ValueError(f"{path}: is a zip file but no torch checkpoint; it holds {names}")
+    names = [member.filename for member in members]
+    if not any(name.endswith("/data.pkl") for name in names):
+        shown = ", ".join(names[:3])
+        raise ValueError(f"{path}: is a zip file but no torch checkpoint; it holds {shown}")
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise ValueError(
+            f"{path}: is a TorchScript archive, which holds code; where you trust it, open it with "
+            "torch.jit.load and save its state_dict()"
+        )
+    _check_protocol(path, start)
+
+
+def _check_protocol(path: Path, start: bytes) -> None:
+    """Raises ValueError for a pickle that torch's restricted unpickler does not know."""
+    if start[:1] == b"\x80" and start[1] > 2:
+        raise ValueError(
+            f"{path}: was saved with pickle protocol {start[1]}, which torch opens only by running "
+            "what it holds; where you trust it, save it again with torch.save's own protocol, 2"
+        )
 
 
 def _torch_load(path: Path) -> Any:  # noqa: ANN401
@@ -122,11 +145,21 @@ def _allowed_globals() -> list[Callable | tuple[Callable, str]]:
     kinds = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
     kinds += ("float16", "float32", "float64", "str", "bytes")
     allowed: list[Callable | tuple[Callable, str]] = [argparse.Namespace, np.ndarray, np.dtype]
+    # Among the options and the histories of training scripts.
+    allowed += [pathlib.PurePosixPath, pathlib.PureWindowsPath, list, dict, int, float]
+    allowed += [(pathlib.PurePosixPath, "pathlib.PosixPath")]
+    allowed += [(pathlib.PureWindowsPath, "pathlib.WindowsPath")]
+    allowed += [(_empty_dict, "collections.defaultdict")]
     allowed += [type(np.dtype(kind)) for kind in kinds]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         allowed.append((constructors.scalar, f"{module}.scalar"))
         allowed.append((constructors._reconstruct, f"{module}._reconstruct"))
     return allowed
+
+
+def _empty_dict(*_: object) -> dict[Any, Any]:
+    """Stands for a defaultdict, whose entries are set afterwards."""
+    return {}
 
 
 def _import_torch() -> Any:  # noqa: ANN401

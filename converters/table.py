@@ -103,8 +103,8 @@ def import_tensors(
       name: of the source, for messages.
 
     Raises:
-      ValueError: if a tensor is missing, left over or misshapen, or a variable stays empty; one
-        message lists them all.
+      ValueError: if a tensor is missing, left over, misshapen or not finite, or a variable stays
+        empty; one message lists them all.
     """
     variables = _variables(model, table)
     rows = [entry for entry in table.rows if entry.targets]
@@ -183,6 +183,8 @@ def _convert_row(
         elif tensors[source].shape != shape:
             got = _shape(tensors[source].shape)
             problems.append(f"misshapen: {source} is {got}, expected {_shape(shape)}")
+        elif not np.isfinite(tensors[source]).all():
+            problems.append(f"not finite: {source} holds nan or infinity")
         fits = fits and source in tensors and tensors[source].shape == shape
     if not fits:
         return {}

@@ -154,7 +154,9 @@ class TrainConfig:
       epochs: passes over the training split; an epoch is images // batch_size steps, known when
         the reader has counted them.
       ema_decay: of the averaged parameters and running statistics; 0 keeps no average.
-      accumulation: micro-batches per optimizer step; the global batch is split into them.
+      accumulation: micro-batches per optimizer step; the global batch is split into them. Batch
+        norm and the losses that compare images (the kernels' contrast, the likelihood budget of
+        the selective loss) then see one micro-batch.
       checkpoint_every_steps: None saves at the end of each epoch.
       keep_checkpoints: how many of the newest training checkpoints stay on disk.
       non_finite: `stop` at a non-finite loss, gradient or update, or `skip` the step: parameters,

@@ -164,7 +164,8 @@ class PrecisionRecallF1:
       CP: mean of the classes' precisions.
       CR: mean of the classes' recalls.
       CF1: mean of the classes' F1, or the harmonic mean of CP and CR.
-      precision: of each class.
+      precision: of each class; nan for one without an entry that counts, which CP, CR and CF1
+        leave out.
       recall: of each class.
       f1: of each class.
     """
@@ -219,7 +220,7 @@ def precision_recall_f1(
     table = _checked(scores, labels, ignored, partial=partial)
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k: got {top_k}, expected at least 1, or None for no limit")
-    hits, predictions, positives = np.zeros((3, table.labels.shape[1]), np.int64)
+    hits, predictions, positives, entries = np.zeros((4, table.labels.shape[1]), np.int64)
     for block, block_labels, counted in table.row_blocks():
         predicted = block >= threshold if inclusive else block > threshold
         if top_k is not None and top_k < block.shape[1]:
@@ -229,14 +230,18 @@ def precision_recall_f1(
         hits += np.count_nonzero(predicted & present, axis=0)
         predictions += np.count_nonzero(predicted, axis=0)
         positives += np.count_nonzero(present, axis=0)
+        entries += np.count_nonzero(counted, axis=0)
     if count_unpredicted_classes:
         predictions = np.maximum(predictions, 1)
-    precision, recall = _quotient(hits, predictions), _quotient(hits, positives)
+    counts = entries > 0
+    precision = np.where(counts, _quotient(hits, predictions), np.nan)
+    recall = np.where(counts, _quotient(hits, positives), np.nan)
     f1 = _harmonic(precision, recall)
     op = _quotient(hits.sum(keepdims=True), predictions.sum(keepdims=True))
     or_ = _quotient(hits.sum(keepdims=True), positives.sum(keepdims=True))
-    cp, cr = precision.mean(keepdims=True), recall.mean(keepdims=True)
-    cf1 = _harmonic(cp, cr) if harmonic_class_f1 else f1.mean(keepdims=True)
+    cp, cr, cf1 = (_mean(x[counts]) for x in (precision, recall, f1))
+    if harmonic_class_f1:
+        cf1 = _harmonic(cp, cr)
     return PrecisionRecallF1(
         OP=100.0 * op.item(),
         OR=100.0 * or_.item(),
@@ -289,6 +294,11 @@ def _quotient(
     part: Shaped[np.ndarray, " k"], whole: Shaped[np.ndarray, " k"]
 ) -> Float[np.ndarray, " k"]:
     return part / np.where(whole == 0, 1, whole)
+
+
+def _mean(values: Float[np.ndarray, " k"]) -> Float[np.ndarray, " 1"]:
+    """Returns the mean; nan of nothing."""
+    return values.mean(keepdims=True) if values.size else np.array([np.nan])
 
 
 def _harmonic(a: Float[np.ndarray, " k"], b: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:

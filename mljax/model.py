@@ -110,9 +110,14 @@ def _check(spec: ModelSpec) -> None:
 def _build(spec: ModelSpec, rngs: nnx.Rngs) -> Classifier:
     make_backbone: Callable[..., Any] = BACKBONES[spec.backbone.name]
     backbone = make_backbone(**spec.backbone.kwargs, dtype=spec.dtype, rngs=rngs)
-    head = HEADS[spec.head.name](
+    head: Any = HEADS[spec.head.name](
         backbone.num_features, spec.num_classes, **spec.head.kwargs, dtype=spec.dtype, rngs=rngs
     )
+    kwargs = dict(spec.head.kwargs)
+    if kwargs.pop("word_vectors", None) is not None:
+        # The vectors themselves travel with the other arrays, so that a checkpoint needs no file.
+        kwargs["word_vector_size"] = head.word_vectors.shape[1]
+        spec = replace(spec, head=Part(name=spec.head.name, kwargs=kwargs))
     model = Classifier(backbone, head, spec)
     model.eval()
     return model

@@ -159,7 +159,8 @@ def _with_priors(config: Config, class_names: tuple[str, ...]) -> Config:
 
     def read(loss: LossConfig) -> LossConfig:
         path = loss.kwargs.get("prior")
-        if not isinstance(path, str):
+        # The other modes read no prior, and may run before there is one.
+        if not isinstance(path, str) or loss.kwargs.get("mode") != "selective":
             return loss
         return replace(loss, kwargs=loss.kwargs | {"prior": read_prior(path, class_names)})
 

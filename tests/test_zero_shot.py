@@ -103,5 +103,5 @@ def test_word_vectors_need_a_head_that_reads_them():
 def test_word_vectors_of_another_width_are_refused(config):
     head = part("ml_decoder", **HEAD | {"word_vector_size": 50})
     model = dataclasses.replace(config.model, head=head)
-    with pytest.raises(ValueError, match="word_vectors must have 50 columns"):
+    with pytest.raises(ValueError, match="word_vectors must be .k, 50."):
         make_run(dataclasses.replace(config, model=model))

@@ -278,7 +278,7 @@ def _blocks(path: Path, names: Sequence[str]) -> Iterator[tuple[int, list[np.nda
             )
         line = 2
         while block := file.read(_BLOCK):
-            block = (block + file.readline()).replace(b"\r", b"").removesuffix(b"\n") + b"\n"
+            block = (block + file.readline()).replace(b"\r", b"").rstrip(b"\n") + b"\n"
             data = np.frombuffer(block, np.uint8)
             is_newline = data == ord("\n")
             ends = np.flatnonzero(is_newline | (data == ord(",")))

@@ -125,4 +125,5 @@ def _read(
 def _listed(cell: str) -> list[str]:
     """Returns the MIDs of a list as text; quotes may be there or not."""
     parts = (part.strip(" '\"") for part in cell.strip(" []").split(","))
-    return [part for part in parts if part]
+    # pandas writes `nan` for a cell that was empty.
+    return [part for part in parts if part not in ("", "nan")]

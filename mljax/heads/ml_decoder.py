@@ -218,10 +218,8 @@ class MLDecoder(nnx.Module):
         if not self.zero_shot:
             raise ValueError("with_word_vectors: this head was made without word_vectors")
         width = self.word_vectors.shape[1]
-        if word_vectors.shape[1] != width:
-            raise ValueError(
-                f"word_vectors must have {width} columns, got shape {word_vectors.shape}"
-            )
+        if word_vectors.ndim != 2 or word_vectors.shape[1] != width:
+            raise ValueError(f"word_vectors must be [k, {width}], got shape {word_vectors.shape}")
         head = nnx.clone(self, variables=False)
         head.word_vectors = Frozen(jnp.asarray(word_vectors))
         return head

@@ -49,7 +49,7 @@ def read_prior(
     """Returns the second column of a prior file, in [0, 1].
 
     The file is CSV with the header `Classes,avg_pred` and a row for each class. A last line with
-    a single field, which a published file has by accident, is left out.
+    its first field alone, which a published file has by accident, is left out.
 
     Args:
       path: of the file.
@@ -65,12 +65,12 @@ def read_prior(
             f"{path}: no such prior; a recipe with train.estimate_prior, such as "
             "configs/coco_partial_prior.py, writes one to its workdir"
         )
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv.reader(file) if row]
     if not rows or rows[0] != _HEADER:
         raise ValueError(f"{path}: expected the header {','.join(_HEADER)}, got {rows[:1]}")
     rows = rows[1:]
-    if rows and len(rows[-1]) == 1:
+    if rows and not any(rows[-1][1:]):
         rows = rows[:-1]
     values = {row[0]: _probability(row, number + 2, path) for number, row in enumerate(rows)}
     if len(values) != len(rows):

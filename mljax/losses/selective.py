@@ -114,7 +114,8 @@ def partial_label_weights(
     Only `selective` reads the arguments that follow.
 
     Args:
-      logits: of the whole (global) batch, before the sigmoid.
+      logits: of the whole (global) batch, or of a micro-batch under `train.accumulation`; before
+        the sigmoid.
       labels: 1 present, 0 absent, -1 unannotated.
       valid: False for rows of padding, which spend no budget; None for no padding.
       mode: one of the above.

@@ -283,7 +283,7 @@ def test_word_vectors_may_come_later():
 
 
 def test_word_vectors_of_another_width_raise():
-    with pytest.raises(ValueError, match=r"5 columns, got shape \(6, 4\)"):
+    with pytest.raises(ValueError, match=r"\[k, 5\], got shape \(6, 4\)"):
         _head(word_vectors=WORDS).with_word_vectors(WORDS[:, :4])
 
 
