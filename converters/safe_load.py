@@ -72,13 +72,13 @@ def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            # torch.serialization.set_crc32_options(False) writes zeros.
-            damaged = archive.testzip() if any(member.CRC for member in members) else None
             pickles = [m for m in members if m.filename.endswith("/data.pkl")]
-            start = b""
-            if pickles and damaged is None:
-                with archive.open(pickles[0]) as file:
-                    start = file.read(2)
+            damaged, start = None, b""
+            # torch.serialization.set_crc32_options(False) writes zeros, which zipfile rejects.
+            if any(member.CRC for member in members):
+                damaged = archive.testzip()
+                if pickles and damaged is None:
+                    start = archive.read(pickles[0])[:2]
     except Exception as error:  # Damaged headers raise anything, as when a name is no text.
         raise ValueError(
             f"{path}: the file is cut off or damaged ({error}); download it again"
