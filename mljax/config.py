@@ -7,22 +7,19 @@ dotted path (`--set optimizer.peak_lr=3e-4`, `--set losses.0.kwargs.clip=0`) ove
 
 import ast
 import dataclasses
-import difflib
-import functools
-import inspect
 import json
 import runpy
+import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-T = TypeVar("T")
+from mljax.binding import suggest
 
-# Arguments of networks that `create_model` passes itself: no recipe may name them.
-_FROM_MLJAX = ("dtype", "rngs")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,19 +205,27 @@ class Config:
 
 
 def load_config(path: str | Path) -> Config:
-    """Returns the recipe of a Python file that defines `get_config()`.
+    """Returns the recipe of a Python file that defines `get_config()`, or of a `recipe.json`.
 
     Raises:
-      ValueError: for a file without `get_config`, or one that returns something else.
+      ValueError: for a file that cannot be run or read, has no `get_config`, or returns something
+        else.
       FileNotFoundError: for no such file.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no recipe at {path}; the ones that ship are in configs/")
-    get_config = runpy.run_path(str(path)).get("get_config")
+    if path.suffix == ".json":
+        return from_json(Config, path.read_text(), str(path))
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        config = None if get_config is None else get_config()
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        line = frames[-1].lineno if frames else getattr(error, "lineno", None)
+        raise ValueError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
     if get_config is None:
         raise ValueError(f"{path} defines no get_config()")
-    config = get_config()
     if not isinstance(config, Config):
         raise ValueError(f"{path}: get_config() must return a mljax Config, got {type(config)}")
     return _typed(config, Config, str(path))
@@ -240,7 +245,7 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
             raise ValueError(f"expected path=value, got {assignment!r}")
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError):
             value = text
         config = _replace(config, Config, path.split("."), value, path)
     return config
@@ -269,49 +274,6 @@ def _replace(node: Any, kind: Any, keys: list[str], value: Any, path: str) -> An
         new = _replace(getattr(node, key), kinds[key], rest, value, path)
         return dataclasses.replace(node, **{key: new})  # pyright: ignore[reportArgumentType]
     raise ValueError(f"{path}: nothing to set under {node!r}")
-
-
-def suggest(name: str, known: Sequence[str]) -> str:
-    """Returns the end of an error message: what `name` may have meant, or all that is known."""
-    close = difflib.get_close_matches(name, known, n=3)
-    if close:
-        return "; did you mean " + " or ".join(close) + "?"
-    return "; known: " + (", ".join(sorted(known)) or "none")
-
-
-def lookup(table: Mapping[str, Callable[..., Any]], name: str, what: str) -> Callable[..., Any]:
-    """Returns `table[name]`.
-
-    Raises:
-      ValueError: for an unknown name, with close matches.
-    """
-    if name not in table:
-        raise ValueError(f"unknown {what} {name!r}{suggest(name, list(table))}")
-    return table[name]
-
-
-def bind(function: Callable[..., Any], kwargs: Mapping[str, Any], what: str) -> None:
-    """Checks that a recipe's `kwargs` are all that `function` needs from it, and no more.
-
-    Raises:
-      ValueError: naming `what`, and the unknown argument with what it may have meant, or those
-        that are missing.
-    """
-    given = set(kwargs)
-    while isinstance(function, functools.partial):
-        given |= set(function.keywords)
-        function = function.func
-    # The metaclass of NNX modules hides the signature of their classes.
-    called = function.__init__ if inspect.isclass(function) else function
-    parameters = inspect.signature(called).parameters.values()
-    known = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _FROM_MLJAX]
-    names = [p.name for p in known]
-    for name in kwargs:
-        if name not in names:
-            raise ValueError(f"{what} takes no argument {name!r}{suggest(name, names)}")
-    missing = [p.name for p in known if p.default is p.empty and p.name not in given]
-    if missing:
-        raise ValueError(f"{what} needs the argument {' and '.join(missing)}")
 
 
 def to_json(config: Any) -> str:  # noqa: ANN401

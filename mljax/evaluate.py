@@ -21,8 +21,9 @@ from jaxtyping import Bool, Float, Int8, Shaped
 from rich.console import Console
 from rich.progress import track
 
+from mljax.binding import bind, lookup
 from mljax.checkpoint import find_model, load_model, read_recipe
-from mljax.config import DataConfig, EvalConfig, bind, load_config, lookup, override
+from mljax.config import DataConfig, EvalConfig, load_config, override
 from mljax.data import READERS
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records

@@ -10,7 +10,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mljax.backbones import BACKBONES
-from mljax.config import Part, Preprocessing, bind, lookup
+from mljax.binding import bind, lookup
+from mljax.config import Part, Preprocessing
 from mljax.heads import HEADS
 
 Arrays = dict[str, Any]

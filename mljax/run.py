@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from mljax.backbones import BACKBONES
+from mljax.binding import bind, lookup
 from mljax.checkpoint import load_model
-from mljax.config import Config, LossConfig, bind, lookup, to_json
+from mljax.config import Config, LossConfig, to_json
 from mljax.data import AUGMENTATIONS, READERS
 from mljax.data.pipeline import Augmentation, Batches, eval_batches, train_batches
 from mljax.data.records import Records

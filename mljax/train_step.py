@@ -14,7 +14,8 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from mljax.config import Config, LossConfig, bind, lookup
+from mljax.binding import bind, lookup
+from mljax.config import Config, LossConfig
 from mljax.losses import LOSSES
 from mljax.losses.prior import update_prior
 from mljax.model import Arrays, Classifier, merge_model, split_model

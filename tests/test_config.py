@@ -1,12 +1,10 @@
 """Recipes: loading, overriding, JSON, and the checks of names and arguments."""
 
 import dataclasses
-import functools
 import json
 
 import numpy as np
 import pytest
-from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,10 +12,8 @@ from mljax.config import (
     Config,
     Part,
     Preprocessing,
-    bind,
     from_json,
     load_config,
-    lookup,
     override,
     part,
     to_json,
@@ -34,6 +30,23 @@ def _recipe_file(folder, text):
 def test_recipe_file_gives_its_config(tmp_path):
     path = _recipe_file(tmp_path, "from tests import miniature\nget_config = miniature.recipe\n")
     assert load_config(path) == miniature.recipe()
+
+
+def test_a_saved_recipe_is_a_recipe(tmp_path):
+    (tmp_path / "recipe.json").write_text(to_json(miniature.recipe()))
+    assert load_config(tmp_path / "recipe.json") == miniature.recipe()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\nget_config = (\n", "recipe.py, line 2: SyntaxError: "),
+        ("def get_config():\n    return absent\n", "line 2: NameError: name 'absent'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_run_is_named_with_its_line(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(_recipe_file(tmp_path, text))
 
 
 def test_missing_recipe_file_raises(tmp_path):
@@ -203,44 +216,3 @@ def test_json_with_a_missing_field_raises():
 def test_text_that_is_not_json_raises():
     with pytest.raises(ValueError, match="stored is not JSON: "):
         from_json(Preprocessing, "{", "stored")
-
-
-def _plot(split, *, size, color=0):
-    return split, size, color
-
-
-class _Head(nnx.Module):
-    def __init__(self, num_features: int, *, depth: int = 1, dtype=None, rngs: nnx.Rngs):
-        del num_features, depth, dtype, rngs
-
-
-def test_bind_accepts_known_arguments():
-    bind(_plot, {"size": 1, "color": 2}, "reader plot")
-    bind(functools.partial(_plot, size=3), {}, "reader plot")
-    bind(_Head, {"depth": 2}, "head test")
-
-
-@pytest.mark.parametrize(
-    ("function", "kwargs", "message"),
-    [
-        (_plot, {"size": 1, "colour": 2}, "reader plot takes no argument 'colour'; .* color"),
-        (_plot, {"split": "val"}, "reader plot takes no argument 'split'"),
-        (_plot, {"color": 2}, "reader plot needs the argument size"),
-        (functools.partial(_plot, color=1), {}, "reader plot needs the argument size"),
-        (_Head, {"deep": 2}, "reader plot takes no argument 'deep'; did you mean depth"),
-        (_Head, {"rngs": 2}, "reader plot takes no argument 'rngs'; known: depth"),
-        (_Head, {"dtype": "float32"}, "reader plot takes no argument 'dtype'; known: depth"),
-    ],
-)
-def test_bind_names_the_argument_that_does_not_fit(function, kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        bind(function, kwargs, "reader plot")
-
-
-def test_lookup_gives_close_names_or_all():
-    table = {"cutout": _plot, "randaugment": _plot}
-    assert lookup(table, "cutout", "augmentation") is _plot
-    with pytest.raises(ValueError, match="unknown augmentation 'cutuot'; did you mean cutout"):
-        lookup(table, "cutuot", "augmentation")
-    with pytest.raises(ValueError, match="unknown augmentation 'x'; known: cutout, randaugment"):
-        lookup(table, "x", "augmentation")

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 # Each entry may import from the entries before it, and a package from itself.
 ORDER = [
+    {"binding"},
     {"config"},
     {"data"},
     {"layers"},
