@@ -91,13 +91,16 @@ def _read_array(path: Path) -> np.ndarray:
     """
     if path.suffix == ".npy":
         try:
-            return np.load(path)
+            content = np.load(path)
         except (ValueError, EOFError) as error:
             raise ValueError(f"{path}: cannot be read as an array: {error}") from error
-    _, content = read_file(path)
-    if not hasattr(content, "numpy"):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, expected one tensor")
-    return content.numpy()
+    else:
+        _, content = read_file(path)
+    if hasattr(content, "detach"):
+        content = content.detach().float().numpy()
+    if not isinstance(content, np.ndarray):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, expected one array")
+    return content
 
 
 def _describe(

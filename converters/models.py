@@ -247,10 +247,12 @@ def _size_in_name(name: str) -> int | None:
     """Returns the first number in a file's name that can be an image size: 448 in `x_448.pth`.
 
     Those in `model-10-320.ckpt`, as the original scripts name what they train, are an epoch and a
-    step.
+    step; the one in KMCL's `ema-model-asl-COCO_tresnet_m_ID_640.ckpt` is random.
     """
     stem = Path(name).stem
     if stem.startswith("model-"):
         return None
+    before, _, after = stem.partition("_ID_")
+    stem = f"{before} {after.lstrip('0123456789')}"
     numbers = "".join(c if c.isdecimal() else " " for c in stem).split()
     return next((int(n) for n in numbers if 128 <= int(n) <= 1024 and int(n) % 32 == 0), None)

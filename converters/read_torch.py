@@ -159,8 +159,9 @@ def _strip_wrappers(weights: Mapping[str, Any], name: str) -> tuple[dict[str, An
             raise ValueError(f"{name}: {short!r} is there twice, with and without a wrapper level")
         entries[short] = value
     outer = {name.split(".")[0] for name in entries}
-    if len(outer) == 1 and outer <= _LIGHTNING_LEVELS:
-        entries = {name.partition(".")[2]: value for name, value in entries.items()}
+    inner = {name.partition(".")[2]: value for name, value in entries.items()}
+    if len(outer) == 1 and outer <= _LIGHTNING_LEVELS and "" not in inner:
+        entries = inner
         stripped |= outer
     return entries, [f"{level}." for level in sorted(stripped)]
 
@@ -185,13 +186,17 @@ def _find_class_names(levels: list[Mapping[str, Any]]) -> tuple[str, ...] | None
     for level in levels:
         for known in _NAME_LISTS:
             names = level.get(known)
+            if isinstance(names, np.ndarray):
+                names = names.tolist()
             if isinstance(names, Mapping) and any(isinstance(v, str) for v in names.values()):
                 # Parity: the original scripts take the values in dict order, not by index.
                 return tuple(str(name) for name in names.values())
-            if isinstance(names, (list, tuple, np.ndarray)) and len(names):
+            if isinstance(names, (list, tuple)) and names:
                 return tuple(str(name) for name in names)
         for known in (*_NAME_INDICES, *_NAME_LISTS):
             indices = level.get(known)
-            if isinstance(indices, Mapping) and indices:
+            if not isinstance(indices, Mapping) or not indices:
+                continue
+            if all(isinstance(index, (int, np.integer)) for index in indices.values()):
                 return tuple(str(name) for name in sorted(indices, key=indices.__getitem__))
     return None

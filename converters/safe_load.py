@@ -101,7 +101,7 @@ def _check_zip(path: Path) -> None:
 
 def _check_protocol(path: Path, start: bytes) -> None:
     """Raises ValueError for a pickle that torch's restricted unpickler does not know."""
-    if start[:1] == b"\x80" and start[1] > 2:
+    if start[:1] == b"\x80" and start[1] > 3:
         raise ValueError(
             f"{path}: was saved with pickle protocol {start[1]}, which torch opens only by running "
             "what it holds; where you trust it, save it again with torch.save's own protocol, 2"
@@ -135,8 +135,11 @@ def _refused_global(error: Exception) -> str | None:
     """Returns the name that torch's restricted unpickler refused, if that is what happened."""
     if not isinstance(error, pickle.UnpicklingError):
         return None
-    _, found, rest = str(error).partition("GLOBAL ")
-    return rest.split()[0] if found and rest.split() else None
+    for before in ("GLOBAL ", "but got <class "):
+        _, _, rest = str(error).partition(before)
+        if rest.split():
+            return rest.split()[0].strip("'>")
+    return None
 
 
 def _allowed_globals() -> list[Callable | tuple[Callable, str]]:
@@ -146,9 +149,11 @@ def _allowed_globals() -> list[Callable | tuple[Callable, str]]:
     kinds += ("float16", "float32", "float64", "str", "bytes")
     allowed: list[Callable | tuple[Callable, str]] = [argparse.Namespace, np.ndarray, np.dtype]
     # Among the options and the histories of training scripts.
-    allowed += [pathlib.PurePosixPath, pathlib.PureWindowsPath, list, dict, int, float]
-    allowed += [(pathlib.PurePosixPath, "pathlib.PosixPath")]
-    allowed += [(pathlib.PureWindowsPath, "pathlib.WindowsPath")]
+    allowed += [list, dict, int, float]
+    for module in ("pathlib", "pathlib._local"):  # The second is Python 3.13's.
+        for flavor in (pathlib.PurePosixPath, pathlib.PureWindowsPath):
+            name = flavor.__name__
+            allowed += [(flavor, f"{module}.{name}"), (flavor, f"{module}.{name[4:]}")]
     allowed += [(_empty_dict, "collections.defaultdict")]
     allowed += [type(np.dtype(kind)) for kind in kinds]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):

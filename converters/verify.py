@@ -8,8 +8,10 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from converters.kernel_mixture import ENCODER
 from mljax.backbones.resnet import ResNet
 from mljax.backbones.tresnet import TResNet
+from mljax.heads.kernel_mixture import KernelMixture
 from mljax.heads.linear import Linear
 from mljax.heads.ml_decoder import MLDecoder
 from mljax.model import Classifier
@@ -51,7 +53,7 @@ def verify(
     zero_shot = isinstance(model.head, MLDecoder) and model.head.zero_shot
     if (
         type(model.backbone) not in (TResNet, ResNet)
-        or type(model.head) not in (Linear, MLDecoder)
+        or type(model.head) not in (Linear, MLDecoder, KernelMixture)
         or zero_shot
     ):
         return None
@@ -77,9 +79,12 @@ def _torch_logits(
 ) -> Any:  # noqa: ANN401
     import torch
 
-    from converters import ml_decoder_twin, resnet_twin, torch_twin
+    from converters import kernel_mixture_twin, ml_decoder_twin, resnet_twin, torch_twin
 
     weights = torch_twin.to_tensors(tensors)
+    kernel_mixture = isinstance(model.head, KernelMixture)
+    if kernel_mixture:
+        weights = {name.removeprefix(ENCODER): tensor for name, tensor in weights.items()}
     if isinstance(model.backbone, ResNet):
         features, source = resnet_twin.resnet_features(weights, torch.tensor(images)), "fc"
     else:
@@ -89,6 +94,8 @@ def _torch_logits(
         }
         features = torch_twin.tresnet_features(weights, torch.tensor(images), **slopes)
         source = "head" if isinstance(model.head, MLDecoder) else "head.fc"
+    if kernel_mixture:
+        return kernel_mixture_twin.kernel_mixture_logits(weights, features)
     if isinstance(model.head, MLDecoder):
         heads = model.head.layer.attention.num_heads
         return ml_decoder_twin.ml_decoder_logits(weights, features, source, num_heads=heads)

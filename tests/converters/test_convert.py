@@ -9,6 +9,7 @@ from flax import nnx
 
 from converters import from_torch, to_torch
 from converters.convert import main
+from converters.verify import Verification
 from mljax.checkpoint import load_model
 from mljax.config import Preprocessing
 from mljax.model import Classifier
@@ -66,6 +67,10 @@ def test_slopes_come_from_the_caller():
         ("tresnet_m_open_images_200_groups_86_8.pth", 224),
         ("stanford_cars_tresnet-l-v2_96_27.pth", 224),
         ("tresnet_m_miil_21k.pth", 224),
+        ("model-12-640.ckpt", 224),
+        ("ema-model-asl-COCO_tresnet_l_ID_640.ckpt", 224),
+        ("ema-model-asl-COCO_tresnet_l_ID_64000_448.ckpt", 448),
+        ("tresnet_l_320_ID_640.ckpt", 320),
     ],
 )
 def test_the_image_size_is_read_from_the_name_of_a_file(tmp_path, name, size):
@@ -178,6 +183,15 @@ def test_the_command_verifies_against_torch_and_writes_the_figure_on_the_card(tm
     assert "ckpt_asl_zip.pth" in card
 
 
+def test_the_command_says_that_it_assumed_the_image_size(tmp_path, capsys):
+    path = tmp_path / "model-12-640.ckpt"
+    path.write_bytes(ASL_ZIP.read_bytes())
+    assert main([str(path), str(tmp_path / "out")]) == 0
+    out, _ = _said(capsys)
+    assert "assumed 224 pixels unless given or in the file's name" in out
+    assert "224 x 224 px" in out
+
+
 def test_the_command_takes_mids_and_their_descriptions(tmp_path):
     (tmp_path / "mids.txt").write_text("\n".join(MIDS))
     options = ["--class-names", str(tmp_path / "mids.txt")]
@@ -192,11 +206,11 @@ def test_the_command_says_where_it_cannot_verify(tmp_path, capsys, monkeypatch):
     assert "there is no torch twin" in _said(capsys)[0]
 
 
-def test_a_failed_verification_writes_nothing(tmp_path, capsys):
-    tensors = torch.load(ASL_ZIP)
-    tensors["model"]["head.fc.bias"][0] = float("nan")
-    torch.save(tensors, tmp_path / "x.pth")
-    assert main([str(tmp_path / "x.pth"), str(tmp_path / "out"), "--verify"]) == 1
+@pytest.mark.parametrize("difference", [0.1, float("nan")])
+def test_a_failed_verification_writes_nothing(tmp_path, capsys, monkeypatch, difference):
+    result = Verification(difference=difference, largest=1.0, image_size=224)
+    monkeypatch.setattr("converters.convert.verify", lambda *args, **kwargs: result)
+    assert main([str(ASL_ZIP), str(tmp_path / "out"), "--verify"]) == 1
     assert "differs from torch" in _said(capsys)[1]
     assert not (tmp_path / "out").exists()
 
@@ -210,6 +224,9 @@ def _spoil(tmp_path, kind):
         content["model"]["body.layer1.0.conv9.0.weight"] = torch.ones(1)
     if kind == "misshapen":
         content["model"]["head.fc.weight"] = torch.ones(4, 5)
+    if kind == "nan":
+        content["model"]["head.fc.bias"][0] = float("nan")
+        content["model"]["head.fc.weight"][1, 2] = -float("inf")
     if kind == "names":
         content["idx_to_class"] = {0: "a"}
     torch.save(content, path)
@@ -226,6 +243,7 @@ def _spoil(tmp_path, kind):
         ("missing", "missing: body.layer1.0.conv1.0.weight [3,3,3,3]"),
         ("extra", "extra: body.layer1.0.conv9.0.weight [1]"),
         ("misshapen", "misshapen: head.fc.weight is [4,5], expected [4,96]"),
+        ("nan", "2 problems not finite: head.fc.weight holds nan or infinity not finite: head.fc."),
         ("names", "1 class names for 4 classes"),
         ("cut", "cut off or damaged"),
         ("image", "is no torch checkpoint but a JPEG image"),

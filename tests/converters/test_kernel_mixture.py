@@ -12,8 +12,11 @@ from flax import nnx
 from converters import from_torch, to_torch
 from converters.convert import main
 from converters.detect import detect
+from converters.kernel_mixture_twin import kernel_mixture_logits
 from converters.models import build_model, find_table
 from converters.read_torch import read_torch
+from converters.torch_twin import to_tensors, tresnet_features
+from converters.verify import verify
 from mljax.checkpoint import load_model, save_model
 from mljax.config import Part
 from mljax.model import ModelSpec, abstract_model, create_model, split_model
@@ -87,6 +90,56 @@ def test_the_published_networks_have_the_outputs_of_the_reference(case):
             np.testing.assert_allclose(outputs[name], array, atol=1e-4, rtol=0, err_msg=name)
             compared += 1
     assert compared == (1 if row["extra"]["loss_opt"] == "ASLOnly" else 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_the_twin_computes_the_logits_of_the_published_networks(case):
+    row, expected = golden.cases("kmcl_model")[case], golden.arrays("kmcl_model", case)
+    weights = to_tensors(golden.state_dict("kmcl_model", case))
+    body = {name.removeprefix("encoder."): tensor for name, tensor in weights.items()}
+    images = torch.tensor(golden.fill_input(*row["inputs"]["image"]["fill"]))
+    logits = kernel_mixture_logits(weights, tresnet_features(body, images))
+    np.testing.assert_allclose(logits, expected["pi"], atol=1e-4, rtol=0)
+
+
+KINDS = [
+    ("isotropic", "bhattacharyya"),
+    ("anisotropic", "bhattacharyya"),
+    ("isotropic", None),
+    ("anisotropic", None),
+]
+
+
+@pytest.mark.parametrize(("covariance", "similarity"), KINDS)
+def test_verify_passes_a_faithful_conversion(covariance, similarity):
+    tensors = _state_dict(covariance, similarity)
+    result = verify(from_torch(tensors), tensors, image_size=32)
+    assert result.difference < 1e-5
+    assert result.largest > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("covariance", "name"),
+    [
+        ("isotropic", "kmm.pi.weight"),
+        ("anisotropic", "kmm.pi.bias"),
+        ("anisotropic", "downsampler.weight"),
+        ("anisotropic", "encoder.body.layer4.0.conv3.1.bias"),
+    ],
+)
+def test_verify_fails_a_wrong_weight(covariance, name):
+    tensors = _state_dict(covariance)
+    model = from_torch(tensors)
+    tensors[name] = tensors[name] + 0.1
+    assert not verify(model, tensors, image_size=32).passed
+
+
+def test_the_twin_keeps_the_axis_of_a_batch_of_one():
+    weights = to_tensors({k: v for k, v in _state_dict().items() if not k.startswith("encoder.")})
+    features = torch.tensor(golden.fill_input("features", (2, FEATURES, 3, 3), -1, 1))
+    one = kernel_mixture_logits(weights, features[:1])
+    np.testing.assert_allclose(one, kernel_mixture_logits(weights, features)[:1], atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["tresnet_m_iso_bc", "tresnet_l_aniso_mks"])
@@ -182,10 +235,12 @@ def test_the_encoder_starts_from_an_imagenet_checkpoint_without_its_classifier(t
 def test_the_command_reports_what_it_detected_ignored_and_assumed(tmp_path, capsys):
     path = tmp_path / "kmcl.ckpt"
     torch.save({k: torch.tensor(v) for k, v in _state_dict().items()}, path)
-    assert main([str(path), str(tmp_path / "out")]) == 0
+    options = ["--verify", "--image-size", "32"]
+    assert main([str(path), str(tmp_path / "out"), *options]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "kernel mixture head (anisotropic, bhattacharyya), 3 classes" in shown
     assert "2 (the encoder's own classifier" in shown
+    assert "largest difference of a logit from torch" in shown
     assert "224 pixels" in shown and "mean and std of ImageNet" in shown
     head = load_model(tmp_path / "out").spec.head
     kwargs = {"covariance": "anisotropic", "similarity": "bhattacharyya", "reduced_features": 6}

@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 
 from converters import from_torch, to_torch
+from converters.convert import main
 from converters.ml_decoder import ml_decoder_table
+from mljax.checkpoint import load_model
 from mljax.heads.ml_decoder import Frozen, MLDecoder
 from mljax.losses.asymmetric import asymmetric_loss
 from tests import golden
@@ -27,6 +30,8 @@ OUTER_NAMES = [
     "duplicate_pooling",
     "duplicate_pooling_bias",
 ]
+# Of seven classes, for the zero-shot case.
+WORDS = golden.fill_input("words", (7, 300), -1, 1)
 
 
 @functools.cache
@@ -141,6 +146,7 @@ def test_the_frozen_queries_are_no_parameters_of_an_imported_network():
     np.testing.assert_array_equal(head["queries"][...], expected)
 
 
+@functools.cache
 def _zero_shot_tensors():
     """Returns the backbone of the small network with the head of the zero-shot case."""
     tensors = golden.state_dict("mldecoder_model", "mld_mini")
@@ -152,19 +158,100 @@ def _zero_shot_tensors():
 
 
 def test_a_zero_shot_checkpoint_takes_word_vectors():
-    words = golden.fill_input("words", (7, 300), -1, 1)
-    model = from_torch(_zero_shot_tensors(), word_vectors=words)
+    model = from_torch(_zero_shot_tensors(), word_vectors=WORDS)
     logits = _logits(model, "mldecoder_model", "mld_mini")
     assert logits.shape == (2, 7)
-    model.head = model.head.with_word_vectors(words[:3])
+    model.head = model.head.with_word_vectors(WORDS[:3])
     swapped = _logits(model, "mldecoder_model", "mld_mini")
     np.testing.assert_allclose(swapped, logits[:, :3], atol=1e-4)
 
 
+@pytest.mark.parametrize("words", [WORDS, WORDS.T], ids=["k w", "w k"])
+def test_word_vectors_are_taken_in_both_orientations(words):
+    model = from_torch(_zero_shot_tensors(), word_vectors=words)
+    assert model.spec.num_classes == 7
+    np.testing.assert_array_equal(model.head.word_vectors[...], WORDS)
+
+
+@pytest.mark.parametrize("words", [None, WORDS[:, :299], WORDS[0]], ids=["none", "width", "1-D"])
+def test_word_vectors_of_another_shape_are_refused(words):
+    with pytest.raises(ValueError, match=r"needs word_vectors \[classes, 300\], got"):
+        from_torch(_zero_shot_tensors(), word_vectors=words)
+
+
+def test_word_vectors_for_a_network_that_reads_none_are_refused():
+    tensors = golden.state_dict("mldecoder_model", "mld_mini")
+    with pytest.raises(ValueError, match="which takes no word_vectors"):
+        from_torch(tensors, word_vectors=WORDS)
+
+
+@pytest.fixture(scope="module")
+def zero_shot_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("zero_shot") / "zsl.pth"
+    torch.save({k: torch.tensor(v) for k, v in _zero_shot_tensors().items()}, path)
+    return path
+
+
+def _write_npy(path):
+    np.save(path, WORDS)
+
+
+def _write_release(path):
+    # The release's file: a half-precision tensor with the words as its columns.
+    torch.save(torch.tensor(WORDS.T).half(), path)
+
+
+def _write_parameter(path):
+    torch.save(torch.nn.Parameter(torch.tensor(WORDS)), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "tolerance"),
+    [
+        ("words.npy", _write_npy, 0),
+        ("wordvec.pth", _write_release, 1e-3),
+        ("wordvec.pt", _write_parameter, 0),
+    ],
+)
+def test_the_command_reads_word_vectors(tmp_path, zero_shot_file, name, write, tolerance):
+    write(tmp_path / name)
+    options = ["--word-vectors", str(tmp_path / name)]
+    assert main([str(zero_shot_file), str(tmp_path / "out"), *options]) == 0
+    found = load_model(tmp_path / "out").head.word_vectors[...]
+    np.testing.assert_allclose(found, WORDS, atol=tolerance, rtol=0)
+
+
+def _npz(path):
+    with path.open("wb") as file:
+        np.savez(file, words=WORDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("words.npy", lambda path: path.write_bytes(b""), "words.npy: cannot be read as an array"),
+        ("words.npz", _npz, "words.npz: is a zip file but no torch checkpoint; it holds words.npy"),
+        ("words.npy", _npz, "words.npy: holds a NpzFile, expected one array"),
+        ("words.pth", lambda path: torch.save({"w": torch.ones(1)}, path), "holds a dict"),
+        ("words.npy", lambda path: None, "words.npy"),
+        ("words.pth", lambda path: None, "words.pth: there is no such file"),
+    ],
+    ids=["empty npy", "npz", "npz named npy", "dict", "no npy", "no pth"],
+)
+def test_a_bad_file_of_word_vectors_is_an_error(
+    tmp_path, zero_shot_file, capsys, name, write, message
+):
+    write(tmp_path / name)
+    options = ["--word-vectors", str(tmp_path / name)]
+    assert main([str(zero_shot_file), str(tmp_path / "out"), *options]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_zero_shot_checkpoint_is_exported_without_word_vectors():
     tensors = _zero_shot_tensors()
-    words = golden.fill_input("words", (7, 300), -1, 1)
-    exported = to_torch(from_torch(tensors, word_vectors=words))
+    exported = to_torch(from_torch(tensors, word_vectors=WORDS))
     for name in golden.state_dict("mldecoder", "tiny_zsl"):
         np.testing.assert_array_equal(exported[name], tensors[name], err_msg=name)
     assert not any("word_vectors" in name for name in exported)

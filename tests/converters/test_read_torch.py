@@ -1,7 +1,13 @@
 import argparse
+import collections
+import inspect
 import io
 import os
+import pathlib
 import pickle
+import sys
+import types
+import warnings
 import zipfile
 
 import jax.numpy as jnp
@@ -71,9 +77,22 @@ def test_known_entries_are_found(tmp_path, wrapper):
     _check_weights(read_torch(tmp_path / "x.pth.tar"))
 
 
-def test_nested_containers_and_unknown_single_entries_are_opened():
-    _check_weights(read_torch({"model": {"state_dict": _weights()}, "epoch": 1}))
-    _check_weights(read_torch({"my_network": _weights(), "epoch": 1}))
+@pytest.mark.parametrize(
+    "levels",
+    [
+        ("model", "state_dict"),
+        ("checkpoint", "state_dict"),
+        ("checkpoint", "model", "state_dict"),
+        ("state_dict", "net", "ema"),
+        ("my_network",),
+    ],
+    ids=".".join,
+)
+def test_nested_containers_and_unknown_single_entries_are_opened(levels):
+    content = _weights()
+    for level in reversed(levels):
+        content = {level: content, "epoch": 1}
+    _check_weights(read_torch(content))
 
 
 def test_a_known_entry_without_tensors_is_passed_over():
@@ -107,6 +126,22 @@ def test_wrapper_levels_are_stripped_anywhere(template):
     assert set(read_torch(source).tensors) == expected
 
 
+@pytest.mark.parametrize("level", ["model", "net", "network", "model.module", "module.net"])
+def test_the_attribute_of_a_lightning_module_is_stripped_from_all_names(level):
+    file = read_torch({"state_dict": {f"{level}.{k}": v for k, v in _weights().items()}})
+    _check_weights(file)
+    assert all(f"`{part}.`" in file.container for part in level.split("."))
+
+
+def test_a_level_that_does_not_precede_all_names_stays():
+    names = ["model.w", "head.w"]
+    assert list(read_torch(dict.fromkeys(names, torch.ones(1))).tensors) == names
+
+
+def test_a_weight_with_the_name_of_a_level_stays():
+    assert list(read_torch({"net": torch.ones(1)}).tensors) == ["net"]
+
+
 def test_names_that_only_contain_the_word_module_stay():
     assert list(read_torch({"submodule.w": torch.ones(1)}).tensors) == ["submodule.w"]
 
@@ -124,6 +159,12 @@ def test_a_name_with_and_without_wrapper_is_refused():
         ({"classes": ("x", "y")}, ("x", "y")),
         ({"class_to_idx": {"y": 1, "x": 0}}, ("x", "y")),
         ({"classes_map": {"y": 1, "x": 0}}, ("x", "y")),
+        ({"classes": {"y": 1, "x": 0}}, ("x", "y")),
+        ({"idx_to_class": {"y": np.int64(1), "x": np.int64(0)}}, ("x", "y")),
+        ({"classes": np.array(["x", "y"])}, ("x", "y")),
+        ({"class_names": np.array(["x", "y"], object)}, ("x", "y")),
+        ({"classes": np.array(80)}, None),
+        ({"classes": {"y": [1], "x": [0]}}, None),
         ({"idx_to_class": {}}, None),
     ],
 )
@@ -166,6 +207,117 @@ def test_namespaces_and_numpy_values_of_training_scripts_are_allowed(tmp_path, l
     }
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
     _check_weights(read_torch(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        argparse.Namespace(data=pathlib.Path("data/coco"), lr=0.1),
+        argparse.Namespace(data=pathlib.PureWindowsPath(r"C:\data")),
+        collections.defaultdict(list, {"loss": [0.5, 0.25]}),
+        collections.defaultdict(dict, {"val": {"mAP": 81.8}}),
+        collections.defaultdict(float),
+    ],
+    ids=["path", "windows path", "lists", "dicts", "empty"],
+)
+def test_paths_and_histories_of_training_scripts_are_allowed(tmp_path, extra, legacy):
+    content = {"extra": extra, "state_dict": _weights()}
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+    _check_weights(read_torch(tmp_path / "x.pth"))
+
+
+def test_a_history_by_default_dict_can_hold_the_weights(tmp_path):
+    torch.save(collections.defaultdict(dict, {"model": _weights()}), tmp_path / "x.pth")
+    _check_weights(read_torch(tmp_path / "x.pth"))
+
+
+def test_the_paths_of_a_newer_python_are_allowed(tmp_path, monkeypatch):
+    # Python 3.13 saves them under this module.
+    kind = type("PosixPath", (), {"__module__": "pathlib._local"})
+    kind.__reduce__ = lambda self: (kind, ("data", "coco"))
+    monkeypatch.setitem(
+        sys.modules, "pathlib._local", types.SimpleNamespace(PosixPath=kind, __name__="_local")
+    )
+    monkeypatch.setattr(pathlib, "_local", sys.modules["pathlib._local"], raising=False)
+    torch.save({"opt": kind(), "model": _weights()}, tmp_path / "x.pth")
+    monkeypatch.undo()
+    _check_weights(read_torch(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda code: argparse.Namespace(data=code),
+        lambda code: collections.defaultdict(list, {"loss": [code]}),
+        lambda code: _Code(collections.defaultdict, code),
+        lambda code: _Code(pathlib.PurePosixPath, code),
+    ],
+    ids=["namespace", "history", "factory", "path"],
+)
+def test_code_inside_what_is_allowed_never_runs(tmp_path, wrap, legacy):
+    canary = tmp_path / "ran"
+    content = {"model": _weights(), "extra": wrap(_Code(os.system, f"touch {canary}"))}
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ValueError, match=r"x\.pth: refused.*'posix\.system'"):
+        read_torch(tmp_path / "x.pth")
+    assert not canary.exists()
+
+
+def test_a_default_factory_that_is_no_plain_type_is_refused(tmp_path):
+    # It would run at the first missing key.
+    torch.save({"extra": collections.defaultdict(os.getcwd)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"refused.*'posix\.getcwd'"):
+        read_torch(tmp_path / "x.pth")
+
+
+def test_an_array_of_objects_in_a_file_is_refused_by_name(tmp_path):
+    content = {"model": _weights(), "classes": np.array(["a", "b"], object)}
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x\.pth: refused.*ObjectDType'"):
+        read_torch(tmp_path / "x.pth")
+
+
+def test_an_array_of_class_names_in_a_file_is_read(tmp_path):
+    torch.save({"model": _weights(), "classes": np.array(["a", "b"])}, tmp_path / "x.pth")
+    assert read_torch(tmp_path / "x.pth").class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_newer_pickle_protocol_is_refused_by_its_number(tmp_path, protocol, legacy):
+    path = tmp_path / "x.pth"
+    options = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": not legacy}
+    torch.save({"model": _weights()}, path, **options)
+    with pytest.raises(ValueError, match=rf"x\.pth: was saved with pickle protocol {protocol}"):
+        read_torch(path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pickle_protocol_3_is_read(tmp_path, legacy):
+    path = tmp_path / "x.pth"
+    options = {"pickle_protocol": 3, "_use_new_zipfile_serialization": not legacy}
+    torch.save({"model": _weights()}, path, **options)
+    _check_weights(read_torch(path))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_under_a_newer_pickle_protocol_never_runs(tmp_path, legacy):
+    canary = tmp_path / "ran"
+    options = {"pickle_protocol": 4, "_use_new_zipfile_serialization": not legacy}
+    torch.save({"extra": _Code(os.system, f"touch {canary}")}, tmp_path / "x.pth", **options)
+    with pytest.raises(ValueError, match="pickle protocol 4"):
+        read_torch(tmp_path / "x.pth")
+    assert not canary.exists()
+
+
+def test_a_torchscript_archive_is_refused_with_what_to_save_instead(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Newer torch deprecates it; the files remain.
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"x\.pt: is a TorchScript archive.*state_dict\(\)"):
+        read_torch(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -280,8 +432,15 @@ def test_a_list_is_no_state_dict(tmp_path):
         read_torch(tmp_path / "x.pth")
 
 
+@pytest.mark.parametrize("source", [torch.nn.Linear(2, 2), None, [torch.ones(1)]])
+def test_a_source_that_is_neither_path_nor_dict_is_refused(source):
+    with pytest.raises(ValueError, match=rf"got a {type(source).__name__}; .*state_dict\(\)"):
+        # The tests' type checker would refuse it first.
+        inspect.unwrap(read_torch)(source)
+
+
 def test_without_torch_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"pip install 'mljax\[torch\]'"):
         read_torch(ASL_ZIP)
 

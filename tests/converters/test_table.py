@@ -96,6 +96,24 @@ def test_every_problem_is_listed_in_one_error(tensors, model):
     assert "extra: extra [7,1]" in message
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_listed_with_the_other_problems(tensors, model, value):
+    tensors["c.w"][0, 1, 2, 3] = tensors["l.w"][0] = value
+    del tensors["c.b"]
+    with pytest.raises(ValueError) as raised:
+        import_tensors(TABLE, tensors, model, "net.pth")
+    message = str(raised.value)
+    assert message.startswith("net.pth does not fit the network: 3 problems")
+    assert "not finite: c.w holds nan or infinity" in message
+    assert "not finite: l.w holds nan or infinity" in message
+    assert "missing: c.b [3]" in message
+
+
+def test_an_unused_source_need_not_be_finite(tensors, model):
+    tensors["c.steps"] = np.array(np.nan)
+    assert import_tensors(TABLE, tensors, model).unused == {"c.steps": "a counter"}
+
+
 def test_a_failed_import_leaves_the_network_alone(tensors):
     model = _Network(nnx.Rngs(0))
     before = np.array(model.conv.kernel[...])

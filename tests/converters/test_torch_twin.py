@@ -46,8 +46,9 @@ def test_verify_fails_a_wrong_weight():
 
 def test_verify_fails_where_a_weight_is_not_a_number():
     tensors = golden.state_dict("tresnet_eval", "mini_64")
+    model = from_torch(tensors)
     tensors["head.fc.bias"][0] = np.nan
-    assert not verify(from_torch(tensors), tensors, image_size=32).passed
+    assert not verify(model, tensors, image_size=32).passed
 
 
 def test_the_twin_computes_the_logits_of_a_published_ml_decoder():

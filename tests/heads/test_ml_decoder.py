@@ -10,7 +10,9 @@ from flax import nnx
 
 from converters.ml_decoder import ml_decoder_table
 from converters.table import export_tensors, import_tensors
+from mljax.checkpoint import load_model, save_model
 from mljax.heads.ml_decoder import Frozen, MLDecoder
+from mljax.model import create_model
 from tests import golden
 
 CASES = golden.names("mldecoder")
@@ -272,6 +274,28 @@ def test_word_vectors_may_be_a_file(tmp_path):
     np.save(tmp_path / "words.npy", WORDS)
     head = _head(word_vectors=str(tmp_path / "words.npy"))
     np.testing.assert_array_equal(head.word_vectors[...], WORDS)
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_saved_zero_shot_network_needs_no_file_of_word_vectors(tmp_path, as_file):
+    path = tmp_path / "words.npy"
+    np.save(path, WORDS)
+    model = create_model(
+        "tresnet_m",
+        "ml_decoder",
+        num_classes=len(WORDS),
+        head_kwargs=TINY | {"word_vectors": str(path) if as_file else WORDS},
+        backbone_kwargs={"layers": (1, 1, 1, 1), "width": 8},
+        rngs=nnx.Rngs(0),
+    )
+    save_model(tmp_path / "model", model)
+    path.unlink()
+    loaded = load_model(tmp_path / "model")
+    assert loaded.spec.head.kwargs == TINY | {"word_vector_size": WORDS.shape[1]}
+    features = _features(2, 2, 2, model.backbone.num_features)
+    logits = _logits(loaded.head, features)
+    assert np.isfinite(logits).all()
+    np.testing.assert_array_equal(logits, _logits(model.head, features))
 
 
 def test_word_vectors_may_come_later():
