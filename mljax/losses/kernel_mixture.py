@@ -65,8 +65,8 @@ def reconstruction_loss(
       One value an image.
 
     Differs from the reference: computed in log space, in float32 at least, so it stays finite
-    where the code divides 0 by 0 (distant kernels with very negative logits). The isotropic
-    distance never forms a `[b, d, k]` array.
+    where the code divides 0 by 0 (distant kernels with very negative logits). Features and means
+    count as at most 2^30 in magnitude. The isotropic distance never forms a `[b, d, k]` array.
     """
     dtype = jnp.promote_types(jnp.result_type(logits, features, means, variances), jnp.float32)
     logits, features, means, variances = (
@@ -130,8 +130,9 @@ def kernel_contrastive_loss(
       One value an anchor.
 
     Differs from the reference: vectorized over anchors, over the global batch instead of one
-    device's, finite for a batch of one, all six pairs of covariance and similarity. Memory is a
-    few arrays of `[b, b, k]`. Variances count as at most 2^32 and at least 2^-32, means as at
+    device's (under `train.accumulation` over one micro-batch: images of different ones are not
+    contrasted), finite for a batch of one, all six pairs of covariance and similarity. Memory is
+    a few arrays of `[b, b, k]`. Variances count as at most 2^32 and at least 2^-32, means as at
     most 2^30 in magnitude. Reverse-mode derivatives only.
     """
     dtype = jnp.promote_types(jnp.result_type(means, variances), jnp.float32)
@@ -176,6 +177,11 @@ def _log_sum(x: Float[Array, "b k"], kept: Bool[Array, "b k"]) -> Float[Array, "
     return peak[:, 0] + jnp.log(jnp.where(total > 0, total, 1))
 
 
+def _clip_to_range(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns means, or the features that they are compared with, where distances are finite."""
+    return jnp.clip(x, -(2.0**_LOG2_MEAN), 2.0**_LOG2_MEAN)
+
+
 def _scaled_distances(
     features: Float[Array, "b d"],
     means: Float[Array, "b #d k"],
@@ -183,6 +189,8 @@ def _scaled_distances(
 ) -> Float[Array, "b k"]:
     """Returns |(f - mean) / std|^2 for each image and class."""
     std = jnp.sqrt(variances) + _STD_OFFSET
+    # An infinite square has a finite loss, by the kernels' floor, but no finite gradient.
+    features, means = (_clip_to_range(x) for x in (features, means))
     width = features.shape[1]
     if means.shape[1] == variances.shape[1] == 1:
         # In two passes: expanding the square would cancel where the mean is far from the features.
@@ -223,7 +231,7 @@ def _distances(
     """Returns the Bhattacharyya distance of every two images' kernels, class by class."""
     variances = (jnp.sqrt(variances) + _STD_OFFSET) ** 2
     variances = jnp.clip(variances, 2.0**-_LOG2_VARIANCE, 2.0**_LOG2_VARIANCE)
-    means = jnp.clip(means, -(2.0**_LOG2_MEAN), 2.0**_LOG2_MEAN)
+    means = _clip_to_range(means)
     if variances.shape[1] == means.shape[1] == 1:
         scale = isotropic_scale
     if variances.shape[1] <= means.shape[1]:

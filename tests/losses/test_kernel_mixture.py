@@ -209,6 +209,8 @@ EXTREMES = {
     "logits of -40": {"logits": -40.0},
     "distant features": {"features": 1e6},
     "distant means": {"means": 1e15},
+    "means whose square overflows": {"means": 1e25},
+    "features whose square overflows": {"features": 1e25},
     "huge variances": {"variances": 1e30},
     "tiny variances": {"variances": 1e-30},
     "all kernels far and logits low": {"logits": -40.0, "features": 1e4},
