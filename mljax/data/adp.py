@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mljax.data.label_table import LabelTable, read_label_table
+from mljax.data.npy import read_npy
 from mljax.data.records import Records
 
 CSV_NAME = "ADP_EncodedLabels_Release1_Flat.csv"
@@ -50,17 +51,23 @@ def adp(split: str, *, root: str | Path, level: str = "L1") -> Records:
       level: a name in `LEVELS`.
 
     Raises:
-      ValueError: for an unknown level, a missing file, image or class, a malformed or repeated row;
-        the message names the file and the line.
+      ValueError: for an unknown level, a missing file, image or class, a malformed or repeated row,
+        a split without any patch; the message names the file and the line.
     """
     if level not in LEVELS:
         raise ValueError(f"level: got {level!r}, expected one of {', '.join(LEVELS)}")
     root = Path(root)
     table = read_label_table(root / CSV_NAME, "Patch Names")
-    table = table.take(_row_numbers(root / "splits" / f"{split}.npy", table))
+    split_path = root / "splits" / f"{split}.npy"
+    table = table.take(_row_numbers(split_path, table))
     names = tuple(LEVELS[level].split())
     labels = table.labels(table.columns(names))
     kept = np.flatnonzero(labels.any(axis=1))
+    if not len(kept):
+        raise ValueError(
+            f"{split_path}: none of the {len(labels)} patches of the split {split!r} has a class "
+            f"of level {level}"
+        )
     images = table.take(kept).image_paths(0, root / IMAGE_FOLDER)
     return Records(images=images, labels=labels[kept], class_names=names)
 
@@ -70,10 +77,7 @@ def _row_numbers(path: Path, table: LabelTable) -> Int[np.ndarray, " n"]:
     if not path.is_file():
         splits = sorted(file.stem for file in path.parent.glob("*.npy"))
         raise ValueError(f"{path}: no such file; the splits are {', '.join(splits) or 'missing'}")
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"{path}: not an array of row numbers ({error})") from None
+    rows = read_npy(path, "a list of row numbers")
     if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(
             f"{path}: got {rows.dtype} of shape {rows.shape}, expected a list of row numbers"
@@ -84,4 +88,7 @@ def _row_numbers(path: Path, table: LabelTable) -> Int[np.ndarray, " n"]:
             f"{path}, entry {outside[0]}: got row {rows[outside[0]]}, but {table.path} has the "
             f"rows 0 to {len(table.rows) - 1}"
         )
+    again = np.setdiff1d(np.arange(len(rows)), np.unique(rows, return_index=True)[1])
+    if len(again):
+        raise ValueError(f"{path}, entry {again[0]}: row {rows[again[0]]} is listed twice")
     return rows

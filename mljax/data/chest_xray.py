@@ -62,8 +62,8 @@ def chest_xray(
       keep_without_finding: also read images without any finding, more than half of the data set.
 
     Raises:
-      ValueError: for a missing file, image or class, a malformed or repeated row; the message names
-        the file and the line.
+      ValueError: for a missing file, image or class, a malformed or repeated row, a split without
+        any image; the message names the file and the line.
     """
     root = Path(root)
     table = read_label_table(root / f"{split}_label.csv")
@@ -71,6 +71,11 @@ def chest_xray(
     names = tuple(table.header[column] for column in columns)
     labels = table.labels(columns)
     kept = np.flatnonzero(labels.any(axis=1) | keep_without_finding)
+    if not len(kept):
+        raise ValueError(
+            f"{table.path}: none of the {len(labels)} images of the split {split!r} has a finding; "
+            "keep_without_finding=True reads them"
+        )
     images = table.take(kept).image_paths(0, root / "images" / "images")
     return Records(images=images, labels=labels[kept], class_names=names)
 

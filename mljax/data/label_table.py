@@ -1,8 +1,9 @@
-"""CSV files with a row an image and a column a class, checked line by line."""
+"""CSV files with a row an image and columns of labels, checked line by line."""
 
 import csv
+import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ ABSENT_PRESENT = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 @dataclass(frozen=True)
 class LabelTable:
-    """The cells of a CSV file, and the line of the file that each row ends in.
+    """The cells of a CSV file, and the line of the file that each row begins in.
 
     Raises:
       ValueError: in every method, for what does not fit; the message names the file and the line.
@@ -52,26 +53,32 @@ class LabelTable:
                     raise self.error(
                         number,
                         f"{self.header[column]}: got {value!r}, expected one of "
-                        f"{', '.join(sorted(set(meaning)))}",
+                        f"{', '.join(map(str, sorted(set(meaning.values()))))}",
                     )
                 labels[number, at] = meaning[value]
         return labels
 
     def image_paths(self, column: int, folder: Path, suffix: str = "") -> list[str]:
-        """Returns the paths of the images named in a column, each of which exists."""
-        # One listing, since a question a file is slow on network disks.
-        existing = set(os.listdir(folder)) if folder.is_dir() else set()
-        first_row: dict[str, int] = {}
-        paths = []
+        """Returns the paths of the images named in a column, each of which exists.
+
+        Names are relative to the folder, in which there may be others, or absolute.
+        """
+        # One listing a folder, since a question a file is slow on network disks.
+        listings: dict[Path, set[str]] = {}
+        first_row: dict[Path, int] = {}
         for number, row in enumerate(self.rows):
             name = row[column].strip() + suffix
-            earlier = first_row.setdefault(name, number)
+            path = folder / name
+            earlier = first_row.setdefault(path, number)
             if earlier != number:
-                raise self.error(number, f"{name} is already in line {self.lines[earlier]}")
-            if name not in existing:
-                raise self.error(number, f"there is no image file {folder / name}")
-            paths.append(str(folder / name))
-        return paths
+                raise self.error(
+                    number, f"{name} is already in line {self.lines[earlier]}; keep one of them"
+                )
+            if path.parent not in listings:
+                listings[path.parent] = _files(path.parent)
+            if path.name not in listings[path.parent]:
+                raise self.error(number, f"there is no image file {path}")
+        return [str(path) for path in first_row]
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "LabelTable":
         """Returns the table of some rows, in the order given."""
@@ -91,31 +98,80 @@ def read_label_table(path: Path, first_column: str | None = None) -> LabelTable:
       first_column: what the header must begin with, or None for anything.
 
     Raises:
-      ValueError: for a missing file, a header that begins otherwise or names a column twice, or a
-        row of another length than the header.
+      ValueError: for a missing file, one that is not UTF-8 or has no row, a header that begins
+        otherwise or names a column twice, a quote that is not closed, or a row of another length
+        than the header; the message names the file and the line.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a CSV file with a row an image")
-    # Spreadsheets put a byte order mark in front, which utf-8-sig removes.
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = tuple(name.strip() for name in next(reader, []))
-        if first_column not in (None, *header[:1]):
+    numbered = _rows(path)
+    _, cells = next(numbered, (1, []))
+    header = tuple(name.strip() for name in cells)
+    if first_column not in (None, *header[:1]):
+        raise ValueError(
+            f"{path}, line 1: got the header {','.join(header)[:80]!r}, expected one that begins "
+            f"with {first_column!r}"
+        )
+    if not header:
+        raise ValueError(f"{path}, line 1: there is no header")
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{path}, line 1: a column occurs twice: {', '.join(map(repr, repeated))}")
+    rows, lines = [], []
+    for line, row in numbered:
+        if not row:
+            continue
+        if len(row) != len(header):
             raise ValueError(
-                f"{path}, line 1: got {','.join(header)[:80]!r}, expected a header that begins "
-                f"with {first_column!r}"
+                f"{path}, line {line}: got {len(row)} cells, expected {len(header)} as in the "
+                "header"
             )
-        if len(set(header)) < len(header):
-            raise ValueError(f"{path}, line 1: a column occurs twice in {', '.join(header)}")
-        rows, lines = [], []
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: got {len(row)} cells, expected "
-                    f"{len(header)} as in the header"
-                )
-            rows.append(row)
-            lines.append(reader.line_num)
+        rows.append(row)
+        lines.append(line)
+    if not rows:
+        raise ValueError(f"{path}: there is no row below the header, so no image to read")
     return LabelTable(path, header, rows, lines)
+
+
+def read_utf8(path: Path) -> str:
+    """Returns the text of a file, with its line ends and without a byte order mark.
+
+    Raises:
+      ValueError: if it is not UTF-8; the message names the line.
+    """
+    try:
+        # Spreadsheets put a byte order mark in front, which utf-8-sig removes.
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = len((error.object[: error.start] + b".").splitlines())
+        raise ValueError(
+            f"{path}, line {line}: byte {error.object[error.start]:#04x} is not UTF-8; "
+            "save it as UTF-8"
+        ) from None
+    # UTF-16 without a byte order mark, which passes as UTF-8.
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(f"{path}, line {line}: byte 0x00 is not text; save it as UTF-8")
+    return text
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yields the rows of a CSV file, each with the line that it begins in."""
+    reader = csv.reader(io.StringIO(read_utf8(path), newline=""), strict=True)
+    line = 1
+    try:
+        for row in reader:
+            yield line, row
+            # A quoted cell may hold line ends.
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {line}: a quote is not closed where its cell ends ({error})"
+        ) from None
+
+
+def _files(folder: Path) -> set[str]:
+    if not os.path.isdir(folder):
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_file()}

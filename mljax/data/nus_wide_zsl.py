@@ -12,7 +12,6 @@ The last one is published as a torch file; make it an array once by
     python -c "import numpy, torch; numpy.save('wordvec_array', torch.load('wordvec_array.pth'))"
 """
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mljax.data.image_paths import present_images
+from mljax.data.label_table import read_label_table, read_utf8
+from mljax.data.npy import read_npy
 from mljax.data.records import Records
 
 
@@ -66,8 +67,18 @@ def nus_wide_zsl(
     paths = [str(root / path) for path, _ in chosen]
     if not keep_unlabeled:
         labeled = np.flatnonzero(labels.any(axis=1))
+        if not len(labeled):
+            raise ValueError(
+                f"{root / 'data.csv'}: none of the {len(paths)} images of the split {split!r} has "
+                f"a label of the {len(names)} classes; keep_unlabeled=True reads them"
+            )
         labels, paths = labels[labeled], [paths[row] for row in labeled]
     there = present_images(paths, missing_images)
+    if not len(there):
+        raise ValueError(
+            f"{root}: there is none of the {len(paths)} images of the split {split!r}, such as "
+            f"{paths[0]}"
+        )
     vectors = None
     if word_vectors is not None:
         array = _load(root / word_vectors)
@@ -116,11 +127,11 @@ def word_vectors_of(
 
 
 def _load(path: Path) -> Float[np.ndarray, "w all"]:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected the word vectors [300, classes] as .npy")
-    vectors = np.load(path)
-    if vectors.ndim != 2:
+    vectors = read_npy(path, "the word vectors [300, classes]")
+    if vectors.ndim != 2 or not vectors.size:
         raise ValueError(f"{path}: got shape {vectors.shape}, expected [300, classes]")
+    if not np.issubdtype(vectors.dtype, np.floating):
+        raise ValueError(f"{path}: got {vectors.dtype}, expected floating-point word vectors")
     return vectors.astype(np.float32)
 
 
@@ -140,13 +151,16 @@ def _sorted_names(rows: Sequence[_Row]) -> tuple[str, ...]:
 
 def _class_set(root: Path, rows: Sequence[_Row], class_set: str) -> tuple[str, ...]:
     everything = _sorted_names(rows)
+    if not everything:
+        raise ValueError(f"{root / 'data.csv'}: no row has a label, so there are no classes")
     if class_set == "all":
         return everything
     path = root / "benchmark_81_v0.json"
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected the lists of train and test classes")
+    text = read_utf8(path)
     try:
-        sets = json.loads(path.read_text())
+        sets = json.loads(text)
         tested = set(sets["test class"])
         trained = set(sets["train class"]) if "train class" in sets else set(everything) - tested
     except (json.JSONDecodeError, TypeError, KeyError) as error:
@@ -165,21 +179,15 @@ def _class_set(root: Path, rows: Sequence[_Row], class_set: str) -> tuple[str, .
 
 
 def _read(path: Path) -> list[_Row]:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a table of paths, labels and splits")
+    table = read_label_table(path)
+    if len(table.header) != 3:
+        raise ValueError(
+            f"{path}, line 1: got {len(table.header)} columns, expected the path, the labels as "
+            "`[label, label]` and the split"
+        )
     rows = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        next(reader, None)
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != 3:
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: got {len(row)} cells, expected the path, the "
-                    "labels as `[label, label]` and the split"
-                )
-            # Parity: quotes around a label, if there are any, are part of its name.
-            labels = row[1].replace("[", "").replace("]", "").split(", ")
-            rows.append((row[0], [label for label in labels if label], row[2]))
+    for image, cell, split in table.rows:
+        # Parity: quotes around a label, if there are any, are part of its name.
+        labels = cell.replace("[", "").replace("]", "").split(", ")
+        rows.append((image, [label for label in labels if label], split))
     return rows

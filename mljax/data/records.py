@@ -36,7 +36,10 @@ class Records:
         if len(set(counts.values())) != 1:
             raise ValueError(f"records need one row per image in every field, got {counts}")
         if not len(self.images):
-            raise ValueError("records are empty: the reader found no image in this split")
+            raise ValueError(
+                "records are empty: the reader found no image in this split; look at its `split` "
+                "and `root`, and at what it leaves out"
+            )
         width = len(self.labels[0])
         if width != len(self.class_names):
             raise ValueError(f"labels have {width} columns for {len(self.class_names)} class names")

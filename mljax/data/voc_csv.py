@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mljax.data.label_table import LabelTable, read_label_table
+from mljax.data.label_table import LabelTable, read_label_table, read_utf8
 from mljax.data.records import Records
 from mljax.data.voc import VOC_CLASSES
 
@@ -60,6 +60,8 @@ def voc_csv(
     else:
         lists = [_read_list(devkit / "ImageSets/Main" / f"{n}_{split}.txt", path) for n in names]
         _check_same_images(lists)
+        if not lists[0].rows:
+            raise ValueError(f"{lists[0].path}: the split {split!r} has no image")
         values = np.concatenate([one.labels([1], _VALUES) for one in lists], axis=1)
         images = lists[0].image_paths(0, devkit / "JPEGImages", ".jpg")
     labels, ignored = (values >= 0).astype(np.int8), values == 0
@@ -71,7 +73,7 @@ def _read_list(path: Path, csv_path: Path) -> LabelTable:
     if not path.is_file():
         raise ValueError(f"{path}: no such file, nor {csv_path}; one of them must hold the labels")
     rows, lines = [], []
-    for number, text in enumerate(path.read_text().splitlines(), 1):
+    for number, text in enumerate(read_utf8(path).splitlines(), 1):
         row = text.split()
         if row and len(row) != 2:
             raise ValueError(f"{path}, line {number}: got {text!r}, expected a name and a label")

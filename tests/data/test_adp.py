@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from mljax.data.adp import CSV_NAME, IMAGE_FOLDER, LEVELS, adp
+from tests.data import npy
 
 # The released file has 43 columns; classes that no level has stand among the others.
 COLUMNS = (*LEVELS["L3"].split(), "C.X", "N.G.A")
@@ -81,15 +82,32 @@ def test_bad_rows_are_reported_with_file_and_line(tmp_path, text, message):
     [
         ([0, 6], "entry 1: got row 6, but .* has the rows 0 to 5"),
         ([-1], "entry 0: got row -1"),
-        ([1, 0, 1, 0], "line 2: 000.png_crop_1.png is already in line 2"),
+        ([1, 0, 1, 0], "entry 2: row 1 is listed twice"),
         ([0.5], "got float64 of shape"),
         ([[1, 2]], "got int64 of shape"),
-        (np.array([{}]), "not an array of row numbers"),
+        (np.array([{}]), "train.npy: not an array saved by numpy.save"),
     ],
 )
 def test_bad_splits_are_reported(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message):
         adp("train", root=_folder(tmp_path, train=rows))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04", npy.archive()], ids=["empty", "zip", "npz"]
+)
+def test_splits_in_other_files_are_named(tmp_path, content):
+    root = _folder(tmp_path)
+    (root / "splits" / "train.npy").write_bytes(content)
+    with pytest.raises(ValueError, match="train.npy: not an array .* expected a list of row num"):
+        adp("train", root=root)
+
+
+@pytest.mark.parametrize("rows", [np.array([], int), [1, 5]])
+def test_split_without_a_patch_of_the_level_is_named(tmp_path, rows):
+    root = _folder(tmp_path, train=rows)
+    with pytest.raises(ValueError, match="train.npy: none of the . patches .*'train' .* level L3O"):
+        adp("train", root=root, level="L3Only")
 
 
 def test_unknown_split_lists_the_known_ones(tmp_path):

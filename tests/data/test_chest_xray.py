@@ -69,7 +69,7 @@ def test_columns_can_be_taken_by_position(tmp_path):
         (_text().replace("00000006", "00000004"), "line 8: 00000004_000.png is already in line 6"),
         (_text().replace("Hernia", "Mass"), "line 1: a column occurs twice"),
         (_text().replace("Hernia", "hernia"), "line 1: there is no column Hernia"),
-        ("", "line 1: there is no column Atelectasis"),
+        ("", "line 1: there is no header"),
     ],
 )
 def test_bad_rows_are_reported_with_file_and_line(tmp_path, text, message):
@@ -84,6 +84,14 @@ def test_too_few_columns_for_positions_are_reported(tmp_path):
             root=_folder(tmp_path, _text(CHEST_XRAY_CLASSES[:13], LABELS[:, :13])),
             class_names=None,
         )
+
+
+def test_split_without_any_finding_is_named(tmp_path):
+    root = _folder(tmp_path, _text(labels=np.zeros_like(LABELS)))
+    with pytest.raises(
+        ValueError, match=r"train_label.csv: none of the 24 images .*'train'.*keep_"
+    ):
+        chest_xray("train", root=root)
 
 
 def test_missing_split_is_named(tmp_path):

@@ -69,24 +69,46 @@ def test_spreadsheet_habits_are_understood(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "train.csv, line 1: got the header ''"),
+        ("", "train.csv, line 1: got the header '', expected one that begins with 'image'"),
         ("photos/1.png,1,0\n", "train.csv, line 1: got the header"),
         ("image\nphotos/1.png\n", "train.csv, line 1: got the header 'image'"),
-        ("image,sea,sea\nphotos/1.png,1,1\n", "line 1: a class occurs twice"),
+        ("image,sea,sea\nphotos/1.png,1,1\n", "line 1: a column occurs twice: 'sea'"),
         ("image,sea\nphotos/1.png,1\nphotos/2.png,1,0\n", "line 3: got 3 cells, expected 2"),
-        ("image,sea\nphotos/1.png,1\nphotos/2.png,2\n", "line 3: expected 1, 0 or -1 .*'2'"),
-        ("image,sea\nphotos/1.png,\n", "line 2: expected 1, 0 or -1 .*''"),
+        (
+            "image,sea\nphotos/1.png,1\nphotos/2.png,2\n",
+            "line 3: sea: got '2', expected one of -1, 0, 1",
+        ),
+        ("image,sea\nphotos/1.png,\n", "line 2: sea: got '', expected one of -1, 0, 1"),
         ("image,sea\nphotos/1.png,1\nphotos/9.png,1\n", "line 3: there is no image file .*9.png"),
         (
             "image,sea\nphotos/1.png,1\n\nphotos/1.png,1\n",
             "line 4: photos/1.png is already in line 2",
         ),
-        ("image,sea\n", "records are empty"),
+        ("image,sea\n", "train.csv: there is no row below the header"),
+        ("image,labels\nphotos/1.png,\n", "train.csv: no row has a label"),
+        ("image,sea,\nphotos/1.png,1,\n", "line 1: got the header 'image,sea,', expected"),
     ],
 )
 def test_mistakes_are_named_by_file_and_line(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         csv_table("train", root=_folder(tmp_path, train=text))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{foo}.csv", "{}.csv", "{split.csv", "{split.name}.csv", "{split[a]}.csv"]
+)
+def test_pattern_that_is_none_is_named(tmp_path, pattern):
+    with pytest.raises(ValueError, match=r"pattern: got '{.*, expected a file name with {split}"):
+        csv_table("train", root=tmp_path, pattern=pattern)
+
+
+def test_images_may_have_absolute_paths(tmp_path):
+    (tmp_path / "tables").mkdir()
+    root = _folder(tmp_path)
+    image = str(root / "photos/1.png")
+    (tmp_path / "tables/train.csv").write_text(f"image,sea\n{image},1\n../photos/2.png,0\n")
+    records = csv_table("train", root=tmp_path / "tables")
+    assert records.images == [image, str(tmp_path / "tables/../photos/2.png")]
 
 
 def test_class_that_is_not_in_training_is_named(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mljax.data.nus_wide_zsl import all_classes, nus_wide_zsl, word_vectors_of
+from tests.data import npy
 
 ROWS = (
     'images/1.jpg,"[sky, dog]",train',
@@ -97,6 +98,43 @@ def test_word_vectors_that_are_not_there_are_named(tmp_path):
         nus_wide_zsl("val", root=root, word_vectors="words.npy")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not an array saved by numpy.save"),
+        (npy.archive(), "not an array saved by numpy.save"),
+        (npy.saved(np.zeros((300, 0))), r"got shape \(300, 0\)"),
+        (npy.saved(np.zeros((300, 4), "U1")), "got <U1, expected floating-point"),
+    ],
+    ids=["empty", "npz", "no column", "text"],
+)
+def test_word_vectors_of_another_kind_are_named(tmp_path, content, message):
+    root = _write(tmp_path)
+    (root / "words.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=f"words.npy: {message}"):
+        nus_wide_zsl("val", root=root, word_vectors="words.npy")
+
+
+def test_split_without_any_label_of_the_classes_is_named(tmp_path):
+    root = _write(tmp_path, ROWS[1:])
+    with pytest.raises(ValueError, match="data.csv: none of the 2 images of the split 'train' has"):
+        nus_wide_zsl("train", root=root)
+
+
+def test_split_without_any_image_file_is_named(tmp_path):
+    root = _write(tmp_path)
+    (root / "images/1.jpg").unlink()
+    with pytest.raises(ValueError, match=f"{root}: there is none of .* split 'train', such as"):
+        nus_wide_zsl("train", root=root, missing_images="skip")
+
+
+def test_table_of_other_columns_is_named(tmp_path):
+    root = _write(tmp_path)
+    (root / "data.csv").write_text("path,label\nimages/1.jpg,[sky]\n")
+    with pytest.raises(ValueError, match="data.csv, line 1: got 2 columns, expected the path, the"):
+        nus_wide_zsl("train", root=root)
+
+
 def test_missing_images_are_counted_or_skipped(tmp_path):
     root = _write(tmp_path)
     (root / "images/2.jpg").unlink()
@@ -109,7 +147,9 @@ def test_missing_images_are_counted_or_skipped(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "sets", "split", "message"),
     [
-        (["images/1.jpg,[sky]"], SETS, "train", "data.csv, line 2: got 2 cells, expected the path"),
+        (["images/1.jpg,[sky]"], SETS, "train", "data.csv, line 2: got 2 cells, expected 3 as in"),
+        ([], SETS, "train", "data.csv: there is no row below the header"),
+        (["images/5.jpg,[],train"], SETS, "train", "data.csv: no row has a label"),
         (ROWS, SETS, "test", r"no row is of split 'test'; there are \['train', 'val'\]"),
         (ROWS, {"train class": ["sky"]}, "train", "v0.json: expected the lists .*'test class'"),
         (ROWS, [], "train", "v0.json: expected the lists"),

@@ -24,7 +24,10 @@ def test_records_have_a_length_and_name_their_images():
     [
         ({"images": PATHS[:1]}, "one row per image"),
         ({"ignored": np.zeros((1, 2), bool)}, "one row per image"),
-        ({"images": [], "labels": LABELS[:0]}, "records are empty"),
+        (
+            {"images": [], "labels": LABELS[:0]},
+            "records are empty: .* look at its `split` and `root`",
+        ),
         ({"class_names": ("x",)}, "labels have 2 columns for 1 class names"),
         ({"class_names": ("x", "x")}, "class names occur twice: x"),
         ({"ignored": np.zeros((2, 3), bool)}, r"ignored: got shape \(2, 3\), expected \(2, 2\)"),

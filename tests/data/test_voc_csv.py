@@ -113,6 +113,21 @@ def test_lists_of_different_images_are_reported(tmp_path, text, line):
         _read(tmp_path)
 
 
+def test_lists_without_an_image_are_named(tmp_path):
+    folder = _write_lists(_folder(tmp_path))
+    for path in folder.iterdir():
+        path.write_text("")
+    with pytest.raises(ValueError, match="aeroplane_trainval.txt: the split 'trainval' has no im"):
+        _read(tmp_path)
+
+
+def test_list_that_is_not_utf8_is_named_with_its_line(tmp_path):
+    folder = _write_lists(_folder(tmp_path))
+    (folder / "bird_trainval.txt").write_bytes("000005 -1\né 1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="bird_trainval.txt, line 2: .* save it as UTF-8"):
+        _read(tmp_path)
+
+
 def test_no_labels_at_all_names_both_places(tmp_path):
     with pytest.raises(ValueError, match=r"aeroplane_trainval.txt: no such file, nor .*\.csv"):
         _read(_folder(tmp_path))

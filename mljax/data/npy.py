@@ -1,0 +1,29 @@
+"""Arrays in numpy's files, with errors that name the file."""
+
+import tokenize
+from pathlib import Path
+
+import numpy as np
+
+
+def read_npy(path: Path, expected: str) -> np.ndarray:
+    """Reads what `numpy.save` wrote.
+
+    Args:
+      path: of the file.
+      expected: what the file should hold, for the error.
+
+    Raises:
+      ValueError: if the file is missing, empty, damaged or of another kind, such as an archive of
+        several arrays (.npz) or an array of Python objects.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected {expected} as .npy")
+    try:
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    # A damaged header does not always end in numpy's own error.
+    except (ValueError, tokenize.TokenError) as error:
+        raise ValueError(
+            f"{path}: not an array saved by numpy.save ({error}); expected {expected}"
+        ) from None
