@@ -28,6 +28,8 @@ from mljax.config import Config, Preprocessing, from_json, to_json
 from mljax.model import Classifier, ModelSpec, abstract_model, merge_model, split_model
 
 MANIFEST = "manifest.json"
+# Ends the name of a file or folder that is still being written.
+INCOMPLETE = ".incomplete"
 FORMAT = 1
 
 
@@ -48,11 +50,13 @@ def save_model(
 
     Raises:
       FileExistsError: if `path` exists.
+      ValueError: for a path with `[` in it.
     """
     path = Path(path).absolute()
+    check_path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists already; name a new folder or remove it")
-    temporary = path.with_name(path.name + ".incomplete")
+    temporary = path.with_name(path.name + INCOMPLETE)
     if jax.process_index() == 0:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -71,6 +75,19 @@ def save_model(
         raise
     wait_for_all("model renamed")
     return path
+
+
+def check_path(path: Path) -> None:
+    """Refuses a path that orbax takes for a pattern: what it writes there cannot be read again.
+
+    Raises:
+      ValueError: naming the path.
+    """
+    if "[" in str(path.absolute()):
+        raise ValueError(
+            f"{path.absolute()}: checkpoints cannot lie under a path with `[` in it, which orbax "
+            "reads as a pattern; choose another name"
+        )
 
 
 def load_model(path: str | Path) -> Classifier:
@@ -194,7 +211,7 @@ def _card(description: Description) -> str:
 def seal(folder: Path) -> None:
     """Writes the manifest: the SHA-256 of every file in `folder`."""
     hashes = {str(p.relative_to(folder)): _sha256(p) for p in _files(folder)}
-    temporary = folder / (MANIFEST + ".incomplete")
+    temporary = folder / (MANIFEST + INCOMPLETE)
     temporary.write_text(json.dumps({"sha256": hashes, "list": _digest(hashes)}, indent=1) + "\n")
     temporary.rename(folder / MANIFEST)
 

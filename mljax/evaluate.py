@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int8, Shaped
 from rich.console import Console
 from rich.progress import track
 
-from mljax.binding import bind, lookup
+from mljax.check import check_data, check_threshold
 from mljax.checkpoint import find_model, load_model, read_recipe
 from mljax.config import DataConfig, EvalConfig, load_config, override
 from mljax.data import READERS
@@ -162,7 +162,7 @@ def evaluate(
     top_k: int = 3,
     kernels: KernelStatistics | None = None,
 ) -> tuple[Evaluation, tuple[str, ...], list[str]]:
-    """Runs a network over a split on all local devices.
+    """Runs a network over a split, on all devices of all processes.
 
     Classes are matched by name where the network knows its names. If the split has other names,
     they are matched by position, with a warning. If it has word vectors, a zero-shot network scores
@@ -180,24 +180,28 @@ def evaluate(
       The figures, the class names in their order, and the names of skipped bad images.
 
     Raises:
-      ValueError: if the reader does not give such data, or with another number of classes.
+      ValueError: for data, a threshold or a limit that cannot be, or another number of classes.
     """
-    reader = lookup(READERS, data.reader.name, "reader")
-    bind(reader, data.reader.kwargs, f"reader {data.reader.name}")
-    records = reader(split, **data.reader.kwargs)
+    check_threshold(threshold, top_k)
+    check_data(data)
+    records = READERS[data.reader.name](split, **data.reader.kwargs)
     if records.word_vectors is not None:
         model = with_classes(model, records.class_names, records.word_vectors)
     records, class_names = _in_order_of(model, records)
+    # Each process has a whole number of rows for each of its devices.
+    processes = jax.process_count()
+    batch_size = whole_batch(-(-data.eval_batch_size // processes)) * processes
     batches = eval_batches(
         records,
         preprocessing=data.preprocessing,
-        batch_size=whole_batch(data.eval_batch_size),
+        batch_size=batch_size,
         num_workers=data.num_workers,
         bad_images=data.bad_images,
+        process_index=jax.process_index(),
+        process_count=processes,
     )
     with batches:
-        total = -(-len(records) // whole_batch(data.eval_batch_size))
-        shown = _with_progress(batches, total)
+        shown = _with_progress(batches, -(-len(records) // batch_size))
         if kernels is None:
             apply = make_apply(model)
         else:
@@ -250,6 +254,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     try:
         _run(arguments, Console())
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,23 @@ class MetricLog:
         """Writes out what is still in memory."""
         self._lines.close()
         self._board.close()
+
+
+class Throughput:
+    """Images per second between the steps that are logged."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+
+    def start(self, step: int) -> None:
+        """Measures from the end of `step` on."""
+        self._step, self._time = step, time.monotonic()
+
+    def rate(self, step: int) -> float:
+        """Returns the images per second since the last call, up to the end of `step`."""
+        before, since = self._step, self._time
+        self.start(step)
+        return self._batch_size * (step - before) / (self._time - since)
 
 
 def _step(line: str) -> float:

@@ -12,6 +12,7 @@ import dataclasses
 import glob
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import Progress
 
+from mljax.check import check_threshold
 from mljax.checkpoint import load_model, read_recipe
 from mljax.config import EvalConfig, Preprocessing
 from mljax.data.images import load_image
@@ -85,9 +87,9 @@ def predict(
             "the model does not say how its images are prepared: give `preprocessing` "
             "(--image-size N on the command line)"
         )
-    for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: got {value}, expected at least 1")
+    check_threshold(threshold, top_k)
+    if batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size}, expected at least 1")
     if not paths:
         return iter(())
     images = [str(path) for path in paths]
@@ -198,16 +200,24 @@ def _flow(lines: Sequence[str], font: Any, width: int) -> list[str]:  # noqa: AN
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 1 if anything failed, such as one image, else 0."""
+    """Runs the command; returns 1 if anything failed, such as one image, 130 by Ctrl-C, else 0."""
     arguments = _parse(argv)
     try:
         return _run(arguments)
+    except BrokenPipeError:
+        # The reader of the results, such as `head`, has enough. Nothing is left to be flushed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.output is not None and arguments.output.is_file():
+        raise ValueError(f"--output {arguments.output}: is a file, expected a folder")
     model = load_model(arguments.checkpoint)
     if model.class_names is None:
         print("the checkpoint has no class names: labels are class numbers", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +13,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from mljax.backbones import BACKBONES
-from mljax.binding import bind, lookup
+from mljax.check import augmentations, check
 from mljax.checkpoint import load_model
 from mljax.config import Config, LossConfig, to_json
-from mljax.data import AUGMENTATIONS, READERS
-from mljax.data.pipeline import Augmentation, Batches, eval_batches, train_batches
+from mljax.data import READERS
+from mljax.data.pipeline import Batches, eval_batches, train_batches
 from mljax.data.records import Records
-from mljax.heads import HEADS
 from mljax.losses.prior import read_prior
 from mljax.model import (
     WORD_VECTORS,
@@ -34,7 +31,7 @@ from mljax.model import (
 )
 from mljax.optim import make_optimizer
 from mljax.sharding import batch_sharding, make_mesh, replicated, state_sharding
-from mljax.train_step import TrainState, check_losses, make_forward, make_state, make_train_step
+from mljax.train_step import TrainState, make_forward, make_state, make_train_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,99 +198,6 @@ def describe(run: Run) -> dict[str, str]:
         "steps": f"{run.total_steps} ({train.epochs:g} epochs of {run.steps_per_epoch})",
         "devices": f"{run.mesh.size} x {', '.join(kinds)}, {jax.process_count()} processes",
     }
-
-
-def check(config: Config, num_devices: int) -> None:
-    """Checks all names, arguments and sizes of a recipe, before data or devices are touched.
-
-    Raises:
-      ValueError: naming the field, what was expected and what it is.
-    """
-    for part, table, what in (
-        (config.data.reader, READERS, "reader"),
-        (config.model.backbone, BACKBONES, "backbone"),
-        (config.model.head, HEADS, "head"),
-    ):
-        bind(lookup(table, part.name, what), part.kwargs, f"{what} {part.name}")
-    augmentations(config)
-    check_losses(config.losses)
-    _check_numbers(config)
-    data, train = config.data, config.train
-    micro = num_devices * train.accumulation
-    groups = train.accumulation * train.batch_norm_groups
-    for name, value, divisor, why in (
-        ("data.batch_size", data.batch_size, micro, "devices x train.accumulation"),
-        (
-            "data.batch_size",
-            data.batch_size,
-            groups,
-            "train.accumulation x train.batch_norm_groups",
-        ),
-        ("data.eval_batch_size", data.eval_batch_size, num_devices, "devices"),
-    ):
-        if value % divisor:
-            raise ValueError(
-                f"{name} must be a positive multiple of {divisor} ({why}), got {value}"
-            )
-
-
-def _check_numbers(config: Config) -> None:
-    data, train, optimizer = config.data, config.train, config.optimizer
-    schedule = config.schedule
-    positive = {
-        "data.batch_size": data.batch_size,
-        "data.eval_batch_size": data.eval_batch_size,
-        "data.preprocessing.image_size": data.preprocessing.image_size,
-        "data.preprocessing.std": min(data.preprocessing.std),
-        "eval.every_epochs": config.eval.every_epochs,
-        "optimizer.eps": optimizer.eps,
-        "optimizer.peak_lr": optimizer.peak_lr,
-        "schedule.epochs": schedule.epochs,
-        "schedule.final_factor": schedule.final_factor,
-        "schedule.initial_factor": schedule.initial_factor,
-        "train.accumulation": train.accumulation,
-        "train.batch_norm_groups": train.batch_norm_groups,
-        "train.checkpoint_every_steps": train.checkpoint_every_steps,
-        "train.epochs": train.epochs,
-        "train.keep_checkpoints": train.keep_checkpoints,
-        "train.log_every_steps": train.log_every_steps,
-    }
-    counts = {
-        "data.num_workers": data.num_workers,
-        "optimizer.weight_decay": optimizer.weight_decay,
-    }
-    decays = {
-        "optimizer.beta1": optimizer.beta1,
-        "optimizer.beta2": optimizer.beta2,
-        "train.ema_decay": train.ema_decay,
-    }
-    shares = {
-        "eval.threshold": config.eval.threshold,
-        "schedule.warmup_fraction": schedule.warmup_fraction,
-    }
-    for fields, expected, holds in (
-        (positive, "positive and finite", lambda x: 0 < x < math.inf),
-        (counts, "0 or more, and finite", lambda x: 0 <= x < math.inf),
-        (decays, "at least 0 and less than 1", lambda x: 0 <= x < 1),
-        (shares, "from 0 to 1", lambda x: 0 <= x <= 1),
-    ):
-        for name, value in fields.items():
-            if value is not None and not holds(value):
-                raise ValueError(f"{name} must be {expected}, got {value}")
-
-
-def augmentations(config: Config) -> list[Augmentation]:
-    """Returns the recipe's augmentations with their arguments.
-
-    Raises:
-      ValueError: for an unknown name or argument.
-    """
-    functions = []
-    for part in config.data.augment:
-        function = lookup(AUGMENTATIONS, part.name, "augmentation")
-        bind(function, part.kwargs, f"augmentation {part.name}")
-        functions.append(functools.partial(function, **part.kwargs))
-    return functions
 
 
 def make_model(config: Config, class_names: tuple[str, ...]) -> tuple[Classifier, str]:

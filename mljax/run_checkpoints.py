@@ -13,9 +13,13 @@ import jax
 import orbax.checkpoint as ocp
 
 from mljax.checkpoint import (
+    INCOMPLETE,
     MANIFEST,
     DamagedCheckpointError,
+    check_path,
     describe,
+    read_description,
+    save_model,
     seal,
     sealed,
     verify,
@@ -24,6 +28,9 @@ from mljax.checkpoint import (
 from mljax.config import Config
 from mljax.model import Classifier
 from mljax.train_step import TrainState
+
+# Ends the name of a folder that a new one takes the place of.
+REPLACED = ".replaced"
 
 
 class RunCheckpoints:
@@ -45,10 +52,10 @@ class RunCheckpoints:
         self._recipe = recipe
         self._keep = keep
         self._saving: Future[None] | None = None
+        check_path(self._folder)
         if jax.process_index() == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
-            _tidy(self._folder)
-        wait_for_all("checkpoints opened")
+        self.tidy(self._folder)
         handler = ocp.CompositeCheckpointHandler(
             model=ocp.StandardCheckpointHandler(),
             training=ocp.StandardCheckpointHandler(),
@@ -56,6 +63,16 @@ class RunCheckpoints:
         )
         self._checkpointer = ocp.AsyncCheckpointer(handler)
         self._background = ThreadPoolExecutor(1, "checkpoint")
+
+    def tidy(self, folder: Path) -> list[Path]:
+        """Removes what an interrupted save left, sets damaged checkpoints aside, returns the good.
+
+        All processes must call it together.
+        """
+        if jax.process_index() == 0 and folder.is_dir():
+            _tidy(folder)
+        wait_for_all(f"{folder.name} tidied")
+        return sealed(folder)
 
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Starts saving `state`, after any save still under way.
@@ -71,17 +88,19 @@ class RunCheckpoints:
             # A copy: it is written while the run changes the original.
             "progress": ocp.args.JsonSave(copy.deepcopy(progress)),
         }
-        self._checkpointer.save(path, args=ocp.args.Composite(**items))
+        # An evaluation that was made up for is saved over the step that lacked it.
+        self._checkpointer.save(path, args=ocp.args.Composite(**items), force=True)
         self._saving = self._background.submit(self._complete, path)
 
     def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """Returns the newest state and its progress, or None if there is no checkpoint.
 
         Args:
-          state: gives shapes and shardings.
+          state: gives shapes and shardings. If there is a checkpoint, its arrays are freed, so that
+            the restored ones find room.
 
         Raises:
-          ValueError: if the checkpoint is of another network or optimizer.
+          ValueError: if the checkpoint is of another network, optimizer or other classes.
         """
         steps = sealed(self._folder)
         if not steps:
@@ -92,8 +111,9 @@ class RunCheckpoints:
             **{name: ocp.args.StandardRestore(tree) for name, tree in targets.items()},
             "progress": ocp.args.JsonRestore(),
         }
-        restored = self._checkpointer.restore(steps[-1], args=ocp.args.Composite(**items))
         fields = _without_model(state)
+        jax.tree.map(lambda array: array.delete(), state)
+        restored = self._checkpointer.restore(steps[-1], args=ocp.args.Composite(**items))
         paths, structure = jax.tree_util.tree_flatten_with_path(fields)
         leaves = [restored["training"][_name(path)] for path, _ in paths]
         fields = jax.tree.unflatten(structure, leaves)
@@ -114,6 +134,15 @@ class RunCheckpoints:
             self._checkpointer.close()
 
     def _check_fits(self, path: Path, state: TrainState) -> None:
+        names, expected = read_description(path).class_names, self._model.class_names
+        if names != expected:
+            pairs = itertools.zip_longest(names or (), expected or ())
+            differing = [f"{a} / {b}" for a, b in pairs if a != b]
+            raise ValueError(
+                f"checkpoint {path} is for other classes than the data has, or in another order: "
+                f"{len(differing)} differ, such as {', '.join(differing[:3])}. Restore the data, "
+                "or start anew in another workdir"
+            )
         metadata = self._checkpointer.metadata(path).item_metadata
         assert metadata is not None
         stored = _shapes({name: metadata[name].tree for name in _items(state)})
@@ -142,6 +171,29 @@ class RunCheckpoints:
             # Without its manifest it counts as unfinished, should this be interrupted.
             (old / MANIFEST).unlink()
             shutil.rmtree(old)
+
+
+def save_only(path: Path, model: Classifier, *, recipe: Config, card: str) -> None:
+    """Writes a network as a checkpoint folder and removes the others beside it.
+
+    An interruption leaves a whole checkpoint, if there was one: `RunCheckpoints.tidy` finds it.
+
+    Args:
+      path: named by the step; one that is there is replaced.
+      model: as for `save_model`, like the rest.
+      recipe: what it was trained by.
+      card: Markdown for people.
+    """
+    before = sealed(path.parent)
+    aside = path.with_name(path.name + REPLACED)
+    if jax.process_index() == 0 and path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+    wait_for_all("checkpoint set aside")
+    save_model(path, model, recipe=recipe, card=card)
+    if jax.process_index() == 0:
+        for old in [p for p in before if p != path] + [aside]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _without_model(state: TrainState) -> dict[str, Any]:
@@ -173,20 +225,25 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def _tidy(folder: Path) -> None:
-    for path in folder.iterdir():
+    for path in list(folder.iterdir()):
         unsealed = path.name.isdigit() and not (path / MANIFEST).is_file()
-        if unsealed or ocp.utils.TMP_DIR_SUFFIX in path.name:
+        if path.suffix == REPLACED and not path.with_suffix("").exists():
+            path.rename(path.with_suffix(""))
+        elif (
+            unsealed
+            or path.suffix in (INCOMPLETE, REPLACED)
+            or ocp.utils.TMP_DIR_SUFFIX in path.name
+        ):
             shutil.rmtree(path)
-    for path in reversed(sealed(folder)):
+    for path in reversed(found := sealed(folder)):
         try:
             verify(path)
             return
         except DamagedCheckpointError as error:
             aside = _unused(path.with_name(f"damaged-{path.name}"))
             path.rename(aside)
-            warnings.warn(
-                f"{error}; it is now at {aside}, and the one before is used", stacklevel=2
-            )
+            before = ", and the one before is used" if path != found[0] else ""
+            warnings.warn(f"{error}; it is now at {aside}{before}", stacklevel=2)
 
 
 def _unused(path: Path) -> Path:

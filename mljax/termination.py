@@ -1,29 +1,57 @@
-"""How a run is asked to end early, by SIGTERM."""
+"""How a run is asked to end early: by SIGTERM, or by Ctrl-C."""
 
 import signal
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
 
+T = TypeVar("T")
+
+
+class RunEndedError(Exception):
+    """A run was asked to end."""
+
 
 class Termination:
-    """Turns SIGTERM into a flag that all processes of a run see at the same step."""
+    """Turns SIGTERM, or in a run of one process Ctrl-C, into an error at a convenient point.
+
+    A second Ctrl-C interrupts at once. Outside the main thread no signal is heard.
+
+    Attributes:
+      signal: the signal that came, or 0.
+    """
 
     def __enter__(self) -> "Termination":
-        self._asked = False
-        if jax.process_count() == 1:
-            self._before = signal.signal(signal.SIGTERM, self._ask)
+        self.signal = 0
+        self._asked = 0
+        self._before: dict[int, Any] = {}
+        alone = jax.process_count() == 1
+        if alone and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._hear)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _ask(self, *_: object) -> None:
-        self._asked = True
+    def _hear(self, number: int, _: object) -> None:
+        self.signal = number
+        signal.signal(signal.SIGINT, self._before[signal.SIGINT])
 
-    def is_due(self, step: int) -> bool:
-        """Returns whether to end after `step`: the same in all processes, which all must ask."""
-        if jax.process_count() == 1:
-            return self._asked
-        return multihost_utils.reached_preemption_sync_point(step)
+    def check(self) -> None:
+        """Raises RunEndedError if the run is to end; all processes must ask equally often."""
+        self._asked += 1
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self._asked):
+            self.signal = signal.SIGTERM
+        if self.signal:
+            raise RunEndedError
+
+    def between(self, items: Iterable[T]) -> Iterator[T]:
+        """Yields the items, with a check before each."""
+        for item in items:
+            self.check()
+            yield item

@@ -1,17 +1,18 @@
 """Trains a recipe: `python -m mljax.train --config configs/quickstart.py --workdir runs/first`.
 
 A second call with the same workdir resumes. Exit codes: 0 done, 1 an error in the recipe, the data
-or the run (its message says what to do), 143 terminated by SIGTERM after saving a checkpoint.
+or the run (its message says what to do), 143 ended by SIGTERM and 130 by Ctrl-C, after saving a
+checkpoint.
 """
 
 import argparse
 import contextlib
 import math
-import shutil
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,19 @@ from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 
-from mljax.checkpoint import save_model, sealed, wait_for_all
+from mljax.checkpoint import check_path
 from mljax.config import Config, load_config, override
 from mljax.evaluate import collect_scores
-from mljax.logs import MetricLog, annotated_shares, draw_prior, make_progress
+from mljax.logs import MetricLog, Throughput, annotated_shares, draw_prior, make_progress
 from mljax.losses.prior import write_prior
 from mljax.model import Arrays
 from mljax.report import Evaluation, evaluate_scores, print_evaluation
 from mljax.run import Run, describe, make_run, write_recipe
-from mljax.run_checkpoints import RunCheckpoints
+from mljax.run_checkpoints import RunCheckpoints, save_only
 from mljax.sharding import put_batch
 from mljax.startup import use_compilation_cache
-from mljax.termination import Termination
+from mljax.termination import RunEndedError, Termination
 from mljax.train_step import TrainState
-
-TERMINATED = 143
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,21 +61,24 @@ def fit(config: Config, workdir: str | Path, *, console: Console | None = None) 
     Raises:
       ValueError: for a recipe, data or devices that do not fit together.
       NonFiniteError: see `train.non_finite`.
-      SystemExit: with code 143, after SIGTERM, when a checkpoint is saved.
+      SystemExit: with code 143 after SIGTERM, or 130 after Ctrl-C, when a checkpoint is saved.
     """
     console = console or Console(quiet=jax.process_index() != 0)
     workdir = Path(workdir)
+    check_path(workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"workdir {workdir}: is a file, expected a folder or a new name")
     run = make_run(config)
     checkpoints = RunCheckpoints(
         workdir / "checkpoints", run.model, config, keep=config.train.keep_checkpoints
     )
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.close)
-        state, progress = run.state, {"best": None, "skipped": []}
+        state, progress = run.state, {"best": None, "skipped": [], "evaluated": 0}
         if restored := checkpoints.restore(run.state):
-            # The fresh arrays have shown the shapes; their memory is needed.
-            jax.tree.map(lambda array: array.delete(), run.state)
             state, progress = restored
+            if not checkpoints.tidy(workdir / "best"):
+                progress["best"] = None
         start = int(state.step)
         log = None
         if jax.process_index() == 0:
@@ -90,54 +92,77 @@ def fit(config: Config, workdir: str | Path, *, console: Console | None = None) 
 
 def _loop(run: Run, state: TrainState, progress: dict[str, Any], output: _Output) -> Evaluation:
     """Steps from where `state` is to the end; evaluates, logs and saves on the way."""
-    train, key, log = run.config.train, jax.random.key(run.config.seed), output.log
+    train, key = run.config.train, jax.random.key(run.config.seed)
     every = train.checkpoint_every_steps or run.steps_per_epoch
-    start = int(state.step)
+    start = saved = int(state.step)
     evaluation = None
     pending: dict[str, Any] = {}
-    timed, since = start, time.monotonic()
+    speed = Throughput(run.config.data.batch_size)
     with (
         Termination() as termination,
         run.train_batches(start) as batches,
         make_progress(output.console) as bar,
     ):
         task = bar.add_task("training", total=run.total_steps, completed=start, status="")
-        for step in range(start + 1, run.total_steps + 1):
-            batch = next(batches)
-            progress["skipped"] += batch["index"][~batch["valid"]].tolist()
-            inputs = {k: v for k, v in batch.items() if k != "index"}
-            state, metrics = run.step(state, put_batch(inputs, run.mesh), key)
-            # The check waits for the step before, so that this one is already under way.
-            _check_finite(pending, run, step - 1)
-            pending = metrics
-            if log is not None and (step % train.log_every_steps == 0 or step == run.total_steps):
-                scalars = {f"train/{k}": float(v) for k, v in metrics.items() if k != "finite"}
-                images, now = run.config.data.batch_size * (step - timed), time.monotonic()
-                scalars["train/images_per_second"] = images / (now - since)
-                timed, since = step, now
-                log.write(step, scalars)
-                bar.update(task, status=f"loss {scalars['train/loss']:.4g}")
-            if _evaluation_is_due(run, step):
-                _check_finite(pending, run, step)
-                evaluation = _evaluate(run, state, progress, output)
-                timed, since = step, time.monotonic()
-            if step % run.steps_per_epoch == 0:
-                _write_prior(run, state, output.workdir)
-            stop = termination.is_due(step)
-            if step % every == 0 or step == run.total_steps or stop:
-                _check_finite(pending, run, step)
-                progress["skipped"] = _skipped_anywhere(run, progress["skipped"])
+        try:
+            if _evaluation_is_due(run, start) and progress["evaluated"] < start:
+                # The run was ended in the midst of this evaluation.
+                evaluation = _evaluate(run, state, progress, output, termination)
                 output.checkpoints.save(state, progress)
-            bar.update(task, completed=step)
-            if stop:
-                output.checkpoints.wait()
-                raise SystemExit(TERMINATED)
-    if evaluation is None:
-        # The run was complete: its log has this evaluation already.
-        evaluation = _evaluate(run, state, progress, replace(output, log=None))
+            speed.start(start)
+            for step in range(start + 1, run.total_steps + 1):
+                termination.check()
+                batch = next(batches)
+                progress["skipped"] += batch["index"][~batch["valid"]].tolist()
+                inputs = {k: v for k, v in batch.items() if k != "index"}
+                state, metrics = run.step(state, put_batch(inputs, run.mesh), key)
+                # The check waits for the step before, so that this one is already under way.
+                _check_finite(pending, run, step - 1)
+                pending, last = metrics, step == run.total_steps
+                if output.log is not None and (step % train.log_every_steps == 0 or last):
+                    _log(output.log, step, metrics, speed)
+                    bar.update(task, status=f"loss {float(metrics['loss']):.4g}")
+                if _evaluation_is_due(run, step):
+                    _check_finite(pending, run, step)
+                    evaluation = _evaluate(run, state, progress, output, termination)
+                    speed.start(step)
+                if step % run.steps_per_epoch == 0:
+                    _write_prior(run, state, output.workdir)
+                if step % every == 0 or last:
+                    _save(run, state, progress, output, pending)
+                    saved = step
+                bar.update(task, completed=step)
+            if evaluation is None:
+                # The run was complete: its log has this evaluation already.
+                unlogged = replace(output, log=None)
+                evaluation = _evaluate(run, state, progress, unlogged, termination)
+        except RunEndedError:
+            if int(state.step) > saved:
+                _save(run, state, progress, output, pending)
+            output.checkpoints.wait()
+            output.console.print(f"ended after step {int(state.step)}; the same command goes on")
+            raise SystemExit(128 + termination.signal) from None
     _print_end(run, state, progress, evaluation, output)
     _print_prior(run, _write_prior(run, state, output.workdir), output)
     return evaluation
+
+
+def _log(log: MetricLog, step: int, metrics: dict[str, Any], speed: Throughput) -> None:
+    scalars = {f"train/{k}": float(v) for k, v in metrics.items() if k != "finite"}
+    log.write(step, scalars | {"train/images_per_second": speed.rate(step)})
+
+
+def _save(
+    run: Run,
+    state: TrainState,
+    progress: dict[str, Any],
+    output: _Output,
+    metrics: dict[str, Any],
+) -> None:
+    """Starts saving a checkpoint, unless the step that `metrics` are of was not finite."""
+    _check_finite(metrics, run, int(state.step))
+    progress["skipped"] = _skipped_anywhere(run, progress["skipped"])
+    output.checkpoints.save(state, progress)
 
 
 def _evaluation_is_due(run: Run, step: int) -> bool:
@@ -168,7 +193,13 @@ def _skipped_anywhere(run: Run, skipped: list[int]) -> list[int]:
     return np.flatnonzero(bad).tolist()
 
 
-def _evaluate(run: Run, state: TrainState, progress: dict[str, Any], output: _Output) -> Evaluation:
+def _evaluate(
+    run: Run,
+    state: TrainState,
+    progress: dict[str, Any],
+    output: _Output,
+    termination: Termination,
+) -> Evaluation:
     """Evaluates plain and averaged weights; keeps the network if it is the best so far."""
     step = int(state.step)
     weights: dict[str, tuple[Arrays, Arrays]] = {"plain": (state.params, state.stats)}
@@ -176,7 +207,8 @@ def _evaluate(run: Run, state: TrainState, progress: dict[str, Any], output: _Ou
         weights["ema"] = (state.ema_params, state.ema_stats)
     with run.eval_batches() as batches:
         scores, labels, ignored, skipped = collect_scores(
-            lambda images: np.stack([run.forward(*w, images) for w in weights.values()]), batches
+            lambda images: np.stack([run.forward(*w, images) for w in weights.values()]),
+            termination.between(batches),
         )
     threshold = run.config.eval.threshold
     found = {
@@ -198,6 +230,7 @@ def _evaluate(run: Run, state: TrainState, progress: dict[str, Any], output: _Ou
     if best is None or math.isnan(best["mAP"]) or figures[better] > best["mAP"]:
         progress["best"] = {"mAP": figures[better], "step": step, "weights": better}
         _save_best(run, weights[better], progress["best"], output.workdir)
+    progress["evaluated"] = step
     return found[better]
 
 
@@ -231,16 +264,6 @@ def _print_prior(run: Run, prior: Float[np.ndarray, " k"] | None, output: _Outpu
 def _save_best(
     run: Run, arrays: tuple[Arrays, Arrays], best: dict[str, Any], workdir: Path
 ) -> None:
-    """Writes the best network as `best/<step>` and removes the one before."""
-    folder = workdir / "best"
-    path = folder / str(best["step"])
-    before = sealed(folder)
-    aside = path.with_name(f"{path.name}.replaced")
-    if jax.process_index() == 0 and path.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
-    wait_for_all("best set aside")
-    model = run.network(*arrays)
     card = (
         f"# {run.config.model.backbone.name}, {run.config.model.head.name} head\n\n"
         f"- mAP {best['mAP']:.2f} on {run.config.data.reader.name}, split "
@@ -249,10 +272,8 @@ def _save_best(
         f"- classes: {', '.join(run.evaluation.class_names)}\n"
         f"- preprocessing: {run.config.data.preprocessing}\n"
     )
-    save_model(path, model, recipe=run.config, card=card)
-    if jax.process_index() == 0:
-        for old in [p for p in before if p != path] + [aside]:
-            shutil.rmtree(old, ignore_errors=True)
+    path = workdir / "best" / str(best["step"])
+    save_only(path, run.network(*arrays), recipe=run.config, card=card)
 
 
 def _print_start(run: Run, start: int, console: Console) -> None:
@@ -278,6 +299,7 @@ def _print_end(
         f"best mAP {best['mAP']:.2f}: {best['weights']} weights of step {best['step']}, in "
         f"{output.workdir / 'best'}",
         highlight=False,
+        markup=False,
     )
     if skipped := int(state.skipped):
         console.print(f"{skipped} steps were left out: not finite")
@@ -285,7 +307,9 @@ def _print_end(
         names = ", ".join(run.train.name(index) for index in bad[:10])
         more = ", ..." if len(bad) > 10 else ""
         console.print(
-            f"{len(bad)} training images could not be read: {names}{more}", highlight=False
+            f"{len(bad)} training images could not be read: {names}{more}",
+            highlight=False,
+            markup=False,
         )
 
 
@@ -314,7 +338,8 @@ def dry_run(config: Config, console: Console) -> None:
         "first step": ", ".join(f"{name} {value}" for name, value in loss.items()),
         "compilation": f"{compiled - began:.1f} s",
         "one step": f"{seconds:.2f} s",
-        "all steps": f"about {run.total_steps * seconds / 3600:.2f} h, without waiting for data",
+        "all steps": f"about {timedelta(seconds=math.ceil(run.total_steps * seconds))} h, without "
+        "waiting for data",
     }
     for name, value in rows.items():
         table.add_row(f"[bold]{name}", value)

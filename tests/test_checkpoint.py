@@ -79,6 +79,12 @@ def test_model_without_recipe_names_and_card_is_saved_with_a_short_card(tmp_path
     assert "tresnet_m with a linear head" in (path / "README.md").read_text()
 
 
+def test_path_that_orbax_takes_for_a_pattern_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a\[1\]/b: checkpoints cannot lie under a path with"):
+        save_model(tmp_path / "a[1]" / "b", miniature.model())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_existing_folder_is_not_overwritten(saved):
     before = {p: p.read_bytes() for p in saved.rglob("*") if p.is_file()}
     with pytest.raises(FileExistsError, match="exists already; name a new folder"):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from mljax.check import check
 from mljax.config import from_json, load_config, override, to_json
 from mljax.losses.prior import write_prior
-from mljax.run import check
 from mljax.train import dry_run
 from tests import layouts
 

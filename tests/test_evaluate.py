@@ -336,6 +336,21 @@ def test_unknown_data_path_is_an_error(checkpoint, capsys):
     assert "did you mean digits" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--threshold", "70"], "threshold must be from 0 to 1, got 70"),
+        (["--top-k", "0"], "top_k must be at least 1, got 0"),
+        (["--data", "preprocessing.image_size=0"], "image_size must be positive and finite, got 0"),
+        (["--data", "reader.kwargs.num_images=x"], "'num_images' must be a whole number"),
+    ],
+)
+def test_numbers_that_cannot_be_are_errors(checkpoint, monkeypatch, capsys, options, message):
+    monkeypatch.setattr("mljax.evaluate.collect_scores", None)
+    assert main(["--checkpoint", str(checkpoint), *options]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_classes_are_matched_by_name(expected):
     order = [3, 1, 0, 2, 4, 5, 6, 7, 8, 9]
     model = miniature.model(class_names=tuple(CLASS_NAMES[c] for c in order))

@@ -19,6 +19,7 @@ ORDER = [
     {"losses"},
     {"model", "optim", "sharding", "metrics", "startup", "termination"},
     {"checkpoint", "report", "train_step", "label_correlation"},
+    {"check"},
     {"run_checkpoints", "evaluate", "logs"},
     {"run", "predict"},
     {"train"},

@@ -252,6 +252,24 @@ def test_partial_leaves_unannotated_labels_out():
     assert found.OF1 == expected.OF1
 
 
+@pytest.mark.parametrize("harmonic", [False, True])
+def test_a_class_without_annotation_is_left_out_of_the_means_over_classes(harmonic):
+    scores, labels = _random(4)
+    labels[:, 1] = -1
+    options = {"partial": True, "threshold": 0.5, "harmonic_class_f1": harmonic}
+    found = precision_recall_f1(scores, labels, **options)
+    others = np.arange(labels.shape[1]) != 1
+    expected = precision_recall_f1(scores[:, others], labels[:, others], **options)
+    for name in ("OP", "OR", "OF1", "CP", "CR", "CF1"):
+        assert getattr(found, name) == getattr(expected, name)
+    assert np.isnan([found.precision[1], found.recall[1], found.f1[1]]).all()
+
+
+def test_means_over_no_class_are_nan():
+    found = precision_recall_f1(np.zeros((2, 3)), np.full((2, 3), -1), partial=True)
+    assert np.isnan([found.CP, found.CR, found.CF1]).all()
+
+
 def test_labels_are_counted_by_kind():
     labels = np.array([[1, 0], [1, -1], [0, -1], [-1, 1]])
     counts = count_labels(labels)

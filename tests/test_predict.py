@@ -71,11 +71,22 @@ def test_no_image_gives_no_prediction():
 
 @pytest.mark.parametrize(
     "arguments, message",
-    [({"top_k": 0}, "top_k: got 0"), ({"batch_size": 0}, "batch_size: got 0")],
+    [
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+        ({"threshold": 70}, "threshold must be from 0 to 1, got 70"),
+    ],
 )
-def test_numbers_below_one_raise_at_once(photos, arguments, message):
+def test_numbers_that_cannot_be_raise_at_once(photos, arguments, message):
     with pytest.raises(ValueError, match=message):
         predict(miniature.model(), photos, **arguments)
+
+
+def test_output_that_is_a_file_is_refused_first(photos, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    arguments = ["--checkpoint", str(tmp_path / "none"), "--output", str(tmp_path / "file")]
+    assert main([*arguments, photos[0]]) == 1
+    assert "is a file, expected a folder" in capsys.readouterr().err
 
 
 def test_model_without_preprocessing_needs_one(photos):

@@ -13,7 +13,7 @@ import pytest
 from mljax import run_checkpoints
 from mljax.checkpoint import MANIFEST, load_model, read_recipe, sealed, verify
 from mljax.model import split_model
-from mljax.run_checkpoints import RunCheckpoints
+from mljax.run_checkpoints import RunCheckpoints, save_only
 from mljax.train_step import TrainState
 from tests import miniature
 
@@ -222,6 +222,44 @@ def test_state_of_another_network_is_refused_with_the_differences(opened, tmp_pa
     shape = state.params[kernel].shape
     assert f"model.params.{kernel}: expected (3, 4), got {shape}" in str(error.value)
     assert f"{tmp_path / 'checkpoints' / '5' / 'recipe.json'}" in str(error.value)
+
+
+def test_classes_in_another_order_are_refused(opened, monkeypatch):
+    _save(opened(), 5)
+    monkeypatch.setattr(_MODEL, "class_names", tuple(reversed(miniature.CLASS_NAMES)))
+    with pytest.raises(ValueError, match="in another order: 10 differ, such as zero / nine, "):
+        opened().restore(_state())
+
+
+def test_arrays_of_the_fresh_state_make_room_for_the_restored_ones(opened):
+    checkpoints, state = opened(), _state()
+    assert checkpoints.restore(state) is None
+    assert not state.step.is_deleted()
+    _save(checkpoints, 5)
+    checkpoints.restore(state)
+    assert all(array.is_deleted() for array in jax.tree.leaves(state))
+
+
+def test_a_step_can_be_saved_again(opened):
+    checkpoints = opened()
+    _save(checkpoints, 5)
+    checkpoints.save(_state(5), _PROGRESS | {"skipped": [7]})
+    checkpoints.wait()
+    _, progress = opened().restore(_state())
+    assert progress["skipped"] == [7]
+
+
+def test_a_network_that_was_set_aside_is_found_again(opened, tmp_path):
+    folder = tmp_path / "best"
+    save_only(folder / "5", _MODEL, recipe=miniature.recipe(), card="# five\n")
+    save_only(folder / "7", _MODEL, recipe=miniature.recipe(), card="# seven\n")
+    assert [path.name for path in folder.iterdir()] == ["7"]
+    (folder / "7").rename(folder / "7.replaced")
+    (folder / "7.incomplete").mkdir()
+    assert opened().tidy(folder) == [folder / "7"]
+    assert [path.name for path in folder.iterdir()] == ["7"]
+    save_only(folder / "7", _MODEL, recipe=miniature.recipe(), card="# again\n")
+    assert (folder / "7" / "README.md").read_text() == "# again\n"
 
 
 def test_average_that_was_not_kept_is_refused(opened):

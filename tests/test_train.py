@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mljax import logs
+from mljax.check import augmentations
 from mljax.checkpoint import load_model, read_recipe, sealed
 from mljax.config import ScheduleConfig
 from mljax.data.digits import CLASS_NAMES, digits
@@ -19,7 +20,6 @@ from mljax.data.pipeline import train_batches
 from mljax.evaluate import evaluate
 from mljax.model import split_model
 from mljax.optim import learning_rate
-from mljax.run import augmentations
 from mljax.train import main
 from tests import miniature
 

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -183,6 +184,52 @@ def test_the_network_that_is_kept_is_the_best_of_all_evaluations(monkeypatch, tm
     saved = miniature.read_arrays(tmp_path / "checkpoints/6")
     for path, array in params.items():
         np.testing.assert_array_equal(array, saved[f"model['params']['{path}']"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_ended_during_an_evaluation_makes_up_for_it(reference, monkeypatch, tmp_path, number):
+    collect_scores = train.collect_scores
+    calls = itertools.count(1)
+
+    def collect(apply, batches):
+        def applied(images):
+            if call == 1:
+                signal.raise_signal(number)
+            return apply(images)
+
+        call = next(calls)
+        return collect_scores(applied, batches)
+
+    monkeypatch.setattr(train, "collect_scores", collect)
+    with pytest.raises(SystemExit) as ended:
+        _fit(tmp_path)
+    assert ended.value.code == 128 + number
+    assert next(calls) == 2, "the evaluation was not the first"
+    assert [p.name for p in sealed(tmp_path / "checkpoints")][-1] == "20"
+    assert not (tmp_path / "best").exists()
+    _fit(tmp_path)
+    assert miniature.read_log(tmp_path) == miniature.read_log(reference)
+    found, expected = (miniature.read_arrays(w / "checkpoints/20") for w in (tmp_path, reference))
+    assert found.keys() == expected.keys()
+    assert all(found[path].tobytes() == expected[path].tobytes() for path in expected)
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["20"]
+
+
+def test_a_damaged_best_network_is_set_aside_and_replaced(reference, tmp_path):
+    workdir = shutil.copytree(reference, tmp_path / "run")
+    (best,) = (workdir / "best").iterdir()
+    (best / "model.json").write_text("{}")
+    with pytest.warns(UserWarning, match="model.json has changed.* it is now at .*damaged-20"):
+        _fit(workdir)
+    assert load_model(workdir).class_names == miniature.CLASS_NAMES
+
+
+@pytest.mark.parametrize(("name", "message"), [("a[1]", "with `\\[` in it"), ("file", "is a file")])
+def test_a_workdir_that_cannot_be_one_is_refused_first(monkeypatch, tmp_path, name, message):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(train, "make_run", None)
+    with pytest.raises(ValueError, match=message):
+        _fit(tmp_path / name)
 
 
 def test_a_finished_run_is_evaluated_again_and_left_as_it_is(reference, tmp_path):

@@ -65,6 +65,13 @@ def test_last_line_may_lack_its_end(tmp_path, ending):
     assert _labels(open_images("train", root=root)) == [[0, 1, 1], [-1, -1, 0]]
 
 
+def test_empty_lines_may_follow_the_last(tmp_path):
+    root = _write(tmp_path)
+    with (root / "oidv6-train-annotations-human-imagelabels.csv").open("a") as file:
+        file.write("\n\n")
+    assert _labels(open_images("train", root=root)) == [[0, 1, 1], [-1, -1, 0]]
+
+
 @pytest.mark.parametrize("rows", [ROWS[::-1], sorted(ROWS)])
 def test_order_of_images_is_that_of_their_first_rows(tmp_path, rows):
     records = open_images("train", root=_write(tmp_path, rows))

@@ -63,8 +63,14 @@ def test_names_with_commas_quotes_and_accents_survive(tmp_path):
     np.testing.assert_array_equal(values, np.array([0.1, 0.2, 1e-9], np.float32))
 
 
-def test_a_stray_last_line_is_left_out(tmp_path):
-    path = _write(tmp_path, "Classes,avg_pred\ncat,0.25\ndog,0.5\n1542867")
+def test_the_byte_order_mark_of_a_spreadsheet_is_no_text(tmp_path):
+    path = _write(tmp_path, "\ufeffClasses,avg_pred\ncat,0.25\n")
+    np.testing.assert_array_equal(read_prior(path, ["cat"]), [0.25])
+
+
+@pytest.mark.parametrize("text", ["1542867", "1542867,\n"])
+def test_a_stray_last_line_is_left_out(tmp_path, text):
+    path = _write(tmp_path, f"Classes,avg_pred\ncat,0.25\ndog,0.5\n{text}")
     np.testing.assert_array_equal(read_prior(path, ["cat", "dog"]), [0.25, 0.5])
 
 
