@@ -119,6 +119,11 @@ def test_a_prior_that_does_not_fit_is_refused_before_the_first_step(tmp_path, ro
         make_run(_recipe(_selective(path)))
 
 
+def test_modes_that_read_no_prior_run_without_one(tmp_path):
+    losses = _selective(tmp_path / "absent.csv").replace("'selective'", "'negative'")
+    assert make_run(_recipe(losses)).total_steps
+
+
 def test_scores_of_a_partially_annotated_split_say_so(straight, tmp_path):
     reader = {"name": "partial", "kwargs": READER["kwargs"] | {"hidden_split": "val"}}
     config = _recipe(f"data.reader={reader}", "train.estimate_prior=False", epochs=1)
