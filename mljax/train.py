@@ -363,6 +363,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("--workdir is needed to train; --dry-run does without")
         else:
             fit(config, arguments.workdir, console=console)
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -104,7 +104,7 @@ def read_label_table(path: Path, first_column: str | None = None) -> LabelTable:
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a CSV file with a row an image")
-    numbered = _rows(path)
+    numbered = read_rows(path)
     _, cells = next(numbered, (1, []))
     header = tuple(name.strip() for name in cells)
     if first_column not in (None, *header[:1]):
@@ -155,8 +155,12 @@ def read_utf8(path: Path) -> str:
     return text
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yields the rows of a CSV file, each with the line that it begins in."""
+def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yields the rows of a CSV file, each with the line that it begins in.
+
+    Raises:
+      ValueError: for a file that is not UTF-8 or whose quotes do not fit; it names the line.
+    """
     reader = csv.reader(io.StringIO(read_utf8(path), newline=""), strict=True)
     line = 1
     try:

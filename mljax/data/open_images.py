@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt
 
 from mljax.data.image_paths import ImagePaths, present_images
+from mljax.data.label_table import read_rows, read_utf8
 from mljax.data.records import Records
 from mljax.data.sparse_labels import SparseLabels
 
@@ -109,18 +110,16 @@ def class_names_of(path: str | Path) -> dict[str, str]:
         raise ValueError(f"{path}: no such file; expected the class descriptions of OpenImages V6")
     names: dict[str, str] = {}
     counts: dict[str, int] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        for row in reader:
-            if not row or row == ["LabelName", "DisplayName"]:
-                continue
-            if len(row) != 2 or not row[0] or row[0] in names:
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: expected a MID that is new and its name, "
-                    f"got {','.join(row)!r}"
-                )
-            names[row[0]] = row[1]
-            counts[row[1]] = counts.get(row[1], 0) + 1
+    for line, row in read_rows(path):
+        if not row or row == ["LabelName", "DisplayName"]:
+            continue
+        if len(row) != 2 or not row[0] or row[0] in names:
+            raise ValueError(
+                f"{path}, line {line}: expected a MID that is new and its name, got "
+                f"{','.join(row)!r}"
+            )
+        names[row[0]] = row[1]
+        counts[row[1]] = counts.get(row[1], 0) + 1
     return {mid: name if counts[name] == 1 else f"{name} ({mid})" for mid, name in names.items()}
 
 
@@ -138,7 +137,7 @@ def chosen_classes(
         source = str(path)
         if not path.is_file():
             raise ValueError(f"{path}: no such file; expected MIDs such as /m/01g317, one a line")
-        classes = path.read_text(encoding="utf-8-sig").split()
+        classes = read_utf8(path).split()
     for number, mid in enumerate(classes, 1):
         if mid not in known:
             raise ValueError(

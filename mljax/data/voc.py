@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from mljax.data.label_table import read_utf8
 from mljax.data.records import Records
 
 VOC_CLASSES = (
@@ -92,7 +93,7 @@ def _stems(path: Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a list of image names, one a line")
     # The lists of one class have a second column, 1, 0 or -1.
-    stems = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    stems = [line.split()[0] for line in read_utf8(path).splitlines() if line.strip()]
     if len(set(stems)) < len(stems):
         raise ValueError(f"{path}: an image is listed twice")
     return stems

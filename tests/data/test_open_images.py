@@ -177,6 +177,7 @@ def test_malformed_rows_are_named(tmp_path, monkeypatch, row, message, block):
         ("oidv6-classes-trainable.txt", "/m/01\n/m/5\n", "line 2: '/m/5' is no class in .*descrip"),
         ("oidv6-class-descriptions.csv", "/m/01,a\n/m/01,b\n", "line 2: expected a MID that is ne"),
         ("oidv6-class-descriptions.csv", "/m/01,a,b\n", "line 1: expected a MID .* '/m/01,a,b'"),
+        ("oidv6-class-descriptions.csv", '/m/01,"a\n', "line 1: a quote is not closed"),
         ("ids.csv", "A\n", "line 1: there is no column ImageID in 'A'"),
         ("ids.csv", f"ImageID\n{A}\n{A}\n", "ids.csv: an image is listed twice"),
         ("ids.csv", f"X,ImageID\n1,{A}\n1\n", "a row up to line 3 has no ImageID"),

@@ -79,6 +79,10 @@ def test_image_of_another_kind_is_found_by_the_annotation(root):
     [
         (lambda root: (root / "ImageSets/Main/train.txt").unlink(), "train.txt: no such file"),
         (lambda root: (root / "ImageSets/Main/train.txt").write_text("a\na\n"), "listed twice"),
+        (
+            lambda root: (root / "ImageSets/Main/train.txt").write_bytes(b"a\ncaf\xe9\n"),
+            "train.txt, line 2: byte 0xe9 is not UTF-8",
+        ),
         (lambda root: (root / "ImageSets/Main/train.txt").write_text("\n"), "records are empty"),
         (lambda root: (root / "Annotations/a.xml").unlink(), "a.xml: no such file"),
         (lambda root: (root / "Annotations/a.xml").write_text("<annot"), "a.xml: not an XML file"),
