@@ -338,8 +338,8 @@ def dry_run(config: Config, console: Console) -> None:
         "first step": ", ".join(f"{name} {value}" for name, value in loss.items()),
         "compilation": f"{compiled - began:.1f} s",
         "one step": f"{seconds:.2f} s",
-        "all steps": f"about {timedelta(seconds=math.ceil(run.total_steps * seconds))} h, without "
-        "waiting for data",
+        "all steps": f"about {timedelta(seconds=math.ceil(run.total_steps * seconds))} (h:mm:ss), "
+        "without waiting for data",
     }
     for name, value in rows.items():
         table.add_row(f"[bold]{name}", value)
