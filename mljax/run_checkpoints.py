@@ -88,8 +88,9 @@ class RunCheckpoints:
             # A copy: it is written while the run changes the original.
             "progress": ocp.args.JsonSave(copy.deepcopy(progress)),
         }
-        # An evaluation that was made up for is saved over the step that lacked it.
-        self._checkpointer.save(path, args=ocp.args.Composite(**items), force=True)
+        # It exists if an evaluation was made up for, which its checkpoint lacks.
+        _set_aside(path)
+        self._checkpointer.save(path, args=ocp.args.Composite(**items))
         self._saving = self._background.submit(self._complete, path)
 
     def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
@@ -167,6 +168,7 @@ class RunCheckpoints:
             return
         describe(path, self._model, self._recipe)
         seal(path)
+        shutil.rmtree(path.with_name(path.name + REPLACED), ignore_errors=True)
         for old in sealed(self._folder)[: -self._keep]:
             # Without its manifest it counts as unfinished, should this be interrupted.
             (old / MANIFEST).unlink()
@@ -185,15 +187,21 @@ def save_only(path: Path, model: Classifier, *, recipe: Config, card: str) -> No
       card: Markdown for people.
     """
     before = sealed(path.parent)
+    aside = _set_aside(path)
+    save_model(path, model, recipe=recipe, card=card)
+    if jax.process_index() == 0:
+        for old in [p for p in before if p != path] + [aside]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _set_aside(path: Path) -> Path:
+    """Renames a checkpoint, if there is one, to what is returned; `_tidy` undoes it if need be."""
     aside = path.with_name(path.name + REPLACED)
     if jax.process_index() == 0 and path.exists():
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
     wait_for_all("checkpoint set aside")
-    save_model(path, model, recipe=recipe, card=card)
-    if jax.process_index() == 0:
-        for old in [p for p in before if p != path] + [aside]:
-            shutil.rmtree(old, ignore_errors=True)
+    return aside
 
 
 def _without_model(state: TrainState) -> dict[str, Any]:
@@ -227,14 +235,13 @@ def _name(path: tuple[Any, ...]) -> str:
 def _tidy(folder: Path) -> None:
     for path in list(folder.iterdir()):
         unsealed = path.name.isdigit() and not (path / MANIFEST).is_file()
-        if path.suffix == REPLACED and not path.with_suffix("").exists():
-            path.rename(path.with_suffix(""))
-        elif (
-            unsealed
-            or path.suffix in (INCOMPLETE, REPLACED)
-            or ocp.utils.TMP_DIR_SUFFIX in path.name
-        ):
+        if unsealed or path.suffix == INCOMPLETE or ocp.utils.TMP_DIR_SUFFIX in path.name:
             shutil.rmtree(path)
+    for aside in list(folder.glob(f"*{REPLACED}")):
+        if aside.with_suffix("").exists():
+            shutil.rmtree(aside)
+        else:
+            aside.rename(aside.with_suffix(""))
     for path in reversed(found := sealed(folder)):
         try:
             verify(path)

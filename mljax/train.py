@@ -1,8 +1,8 @@
 """Trains a recipe: `python -m mljax.train --config configs/quickstart.py --workdir runs/first`.
 
 A second call with the same workdir resumes. Exit codes: 0 done, 1 an error in the recipe, the data
-or the run (its message says what to do), 143 ended by SIGTERM and 130 by Ctrl-C, after saving a
-checkpoint.
+or the run (its message says what to do), 143 ended by SIGTERM and, in a run of one process, 130 by
+Ctrl-C, after saving a checkpoint. A second Ctrl-C ends at once.
 """
 
 import argparse
@@ -34,8 +34,12 @@ from mljax.run import Run, describe, make_run, write_recipe
 from mljax.run_checkpoints import RunCheckpoints, save_only
 from mljax.sharding import put_batch
 from mljax.startup import use_compilation_cache
-from mljax.termination import RunEndedError, Termination
+from mljax.termination import Termination
 from mljax.train_step import TrainState
+
+
+# What a run remembers besides its state: the best figure, images skipped, the last evaluation.
+Progress = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,8 @@ def fit(config: Config, workdir: str | Path, *, console: Console | None = None) 
     Raises:
       ValueError: for a recipe, data or devices that do not fit together.
       NonFiniteError: see `train.non_finite`.
-      SystemExit: with code 143 after SIGTERM, or 130 after Ctrl-C, when a checkpoint is saved.
+      SystemExit: when a checkpoint is saved, with code 143 after SIGTERM or, in a run of one
+        process, 130 after Ctrl-C.
     """
     console = console or Console(quiet=jax.process_index() != 0)
     workdir = Path(workdir)
@@ -90,7 +95,7 @@ def fit(config: Config, workdir: str | Path, *, console: Console | None = None) 
         return _loop(run, state, progress, output)
 
 
-def _loop(run: Run, state: TrainState, progress: dict[str, Any], output: _Output) -> Evaluation:
+def _loop(run: Run, state: TrainState, progress: Progress, output: _Output) -> Evaluation:
     """Steps from where `state` is to the end; evaluates, logs and saves on the way."""
     train, key = run.config.train, jax.random.key(run.config.seed)
     every = train.checkpoint_every_steps or run.steps_per_epoch
@@ -136,7 +141,10 @@ def _loop(run: Run, state: TrainState, progress: dict[str, Any], output: _Output
                 # The run was complete: its log has this evaluation already.
                 unlogged = replace(output, log=None)
                 evaluation = _evaluate(run, state, progress, unlogged, termination)
-        except RunEndedError:
+        except Exception:
+            # Besides RunEndedError: the same signal may have ended the workers that make batches.
+            if not termination.signal:
+                raise
             if int(state.step) > saved:
                 _save(run, state, progress, output, pending)
             output.checkpoints.wait()
@@ -153,11 +161,7 @@ def _log(log: MetricLog, step: int, metrics: dict[str, Any], speed: Throughput) 
 
 
 def _save(
-    run: Run,
-    state: TrainState,
-    progress: dict[str, Any],
-    output: _Output,
-    metrics: dict[str, Any],
+    run: Run, state: TrainState, progress: Progress, output: _Output, metrics: dict[str, Any]
 ) -> None:
     """Starts saving a checkpoint, unless the step that `metrics` are of was not finite."""
     _check_finite(metrics, run, int(state.step))
@@ -194,11 +198,7 @@ def _skipped_anywhere(run: Run, skipped: list[int]) -> list[int]:
 
 
 def _evaluate(
-    run: Run,
-    state: TrainState,
-    progress: dict[str, Any],
-    output: _Output,
-    termination: Termination,
+    run: Run, state: TrainState, progress: Progress, output: _Output, termination: Termination
 ) -> Evaluation:
     """Evaluates plain and averaged weights; keeps the network if it is the best so far."""
     step = int(state.step)
@@ -286,11 +286,7 @@ def _print_start(run: Run, start: int, console: Console) -> None:
 
 
 def _print_end(
-    run: Run,
-    state: TrainState,
-    progress: dict[str, Any],
-    evaluation: Evaluation,
-    output: _Output,
+    run: Run, state: TrainState, progress: Progress, evaluation: Evaluation, output: _Output
 ) -> None:
     console = output.console
     print_evaluation(evaluation, run.evaluation.class_names, console)

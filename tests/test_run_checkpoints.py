@@ -240,13 +240,25 @@ def test_arrays_of_the_fresh_state_make_room_for_the_restored_ones(opened):
     assert all(array.is_deleted() for array in jax.tree.leaves(state))
 
 
-def test_a_step_can_be_saved_again(opened):
+def test_a_step_can_be_saved_again(opened, tmp_path):
     checkpoints = opened()
     _save(checkpoints, 5)
     checkpoints.save(_state(5), _PROGRESS | {"skipped": [7]})
     checkpoints.wait()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["5"]
     _, progress = opened().restore(_state())
     assert progress["skipped"] == [7]
+
+
+@pytest.mark.parametrize("left", ["5.orbax-checkpoint-tmp", "5"])
+def test_a_step_that_was_being_saved_again_is_found(opened, tmp_path, left):
+    _save(opened(), 5)
+    folder = tmp_path / "checkpoints"
+    (folder / "5").rename(folder / "5.replaced")
+    (folder / left).mkdir()
+    checkpoints = opened()
+    assert [path.name for path in folder.iterdir()] == ["5"]
+    assert int(checkpoints.restore(_state())[0].step) == 5
 
 
 def test_a_network_that_was_set_aside_is_found_again(opened, tmp_path):

@@ -125,6 +125,14 @@ def test_tensorboard_shows_what_the_log_has(straight):
     assert shown == expected
 
 
+@pytest.mark.parametrize(("name", "message"), [("a[1]", "with `\\[` in it"), ("file", "is a file")])
+def test_a_workdir_that_cannot_be_one_is_refused_first(monkeypatch, tmp_path, name, message):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("mljax.train.make_run", None)
+    with pytest.raises(ValueError, match=message):
+        miniature.train(miniature.training_recipe(), tmp_path / name)
+
+
 def test_start_and_end_are_summarized(straight):
     _, evaluation, shown = straight
     for text in (

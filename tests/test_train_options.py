@@ -215,6 +215,21 @@ def test_a_run_ended_during_an_evaluation_makes_up_for_it(reference, monkeypatch
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["20"]
 
 
+def test_a_run_whose_workers_a_signal_has_ended_too_is_saved(monkeypatch, tmp_path):
+    def put(batch, mesh):
+        if next(steps) == 4:
+            signal.raise_signal(signal.SIGTERM)
+            raise RuntimeError("Worker process was terminated")
+        return put_batch(batch, mesh)
+
+    steps = itertools.count(1)
+    monkeypatch.setattr(train, "put_batch", put)
+    with pytest.raises(SystemExit) as ended:
+        _fit(tmp_path)
+    assert ended.value.code == 143
+    assert [p.name for p in sealed(tmp_path / "checkpoints")] == ["3"]
+
+
 def test_a_damaged_best_network_is_set_aside_and_replaced(reference, tmp_path):
     workdir = shutil.copytree(reference, tmp_path / "run")
     (best,) = (workdir / "best").iterdir()
@@ -222,14 +237,6 @@ def test_a_damaged_best_network_is_set_aside_and_replaced(reference, tmp_path):
     with pytest.warns(UserWarning, match="model.json has changed.* it is now at .*damaged-20"):
         _fit(workdir)
     assert load_model(workdir).class_names == miniature.CLASS_NAMES
-
-
-@pytest.mark.parametrize(("name", "message"), [("a[1]", "with `\\[` in it"), ("file", "is a file")])
-def test_a_workdir_that_cannot_be_one_is_refused_first(monkeypatch, tmp_path, name, message):
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(train, "make_run", None)
-    with pytest.raises(ValueError, match=message):
-        _fit(tmp_path / name)
 
 
 def test_a_finished_run_is_evaluated_again_and_left_as_it_is(reference, tmp_path):

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import gc
 import os
+import signal
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -235,11 +236,16 @@ def _prefetch(batches: grain.MapDataset, num_workers: int) -> grain.IterDataset:
             flags.FLAGS.mark_as_parsed()
         serial = batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         workers = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
-        return serial.mp_prefetch(workers)
+        return serial.mp_prefetch(workers, worker_init_fn=_ignore_interrupts)
     # Pillow and numpy release the interpreter lock. Whole batches wait in memory: few threads.
     threads = min(4, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     return batches.to_iter_dataset(options)
+
+
+def _ignore_interrupts(_index: int, _count: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the main one says when its workers end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _HostRows(grain.MapDataset[_Example]):
