@@ -37,7 +37,6 @@ from mljax.startup import use_compilation_cache
 from mljax.termination import Termination
 from mljax.train_step import TrainState
 
-
 # What a run remembers besides its state: the best figure, images skipped, the last evaluation.
 Progress = dict[str, Any]
 
