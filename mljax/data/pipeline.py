@@ -22,10 +22,8 @@ from absl import flags
 from PIL import Image
 
 from mljax.config import Preprocessing
-from mljax.data.images import load_image, normalize, resize_image, to_array
+from mljax.data.images import load_image, normalize, resize_image
 from mljax.data.records import Records, image_name
-
-__all__ = ["Augmentation", "Batches", "eval_batches", "load_image", "to_array", "train_batches"]
 
 Augmentation = Callable[[Image.Image, np.random.Generator], Image.Image]
 
