@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mljax.config import Config, load_config, override
+from mljax.config.schema import Config, load_config, override
 from mljax.train import fit
 
 RECIPE = Path(__file__).parent.parent / "configs/quickstart_partial.py"

@@ -21,7 +21,7 @@ from flax import nnx
 from converters import to_torch
 from converters.torch_twin import to_tensors, tresnet_logits
 from mljax import create_model
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,
@@ -32,9 +32,9 @@ from mljax.config import (
     TrainConfig,
     part,
 )
-from mljax.model import merge_model, split_model
-from mljax.optim import make_optimizer
-from mljax.train_step import make_state, make_train_step
+from mljax.models.classifier import merge_model, split_model
+from mljax.training.optimizer import make_optimizer
+from mljax.training.step import make_state, make_train_step
 
 
 def median_ms(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

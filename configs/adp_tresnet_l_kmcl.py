@@ -20,7 +20,7 @@ Published mAP: 96.5, the best evaluation of plain and averaged weights; covarian
 are not stated. Not run here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,
@@ -31,7 +31,7 @@ from mljax.config import (
     TrainConfig,
     part,
 )
-from mljax.data import adp
+from mljax.data.readers import adp
 
 
 def get_config() -> Config:

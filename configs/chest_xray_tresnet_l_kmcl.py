@@ -22,7 +22,7 @@ Published mAP: 31.5, the best evaluation of plain and averaged weights; covarian
 are not stated. Not run here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,
@@ -33,7 +33,7 @@ from mljax.config import (
     TrainConfig,
     part,
 )
-from mljax.data import chest_xray
+from mljax.data.readers import chest_xray
 
 
 def get_config() -> Config:

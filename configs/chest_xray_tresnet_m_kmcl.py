@@ -20,7 +20,7 @@ Published mAP: 30.0, the best evaluation of plain and averaged weights; covarian
 are not stated. Not run here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     EvalConfig,
@@ -32,7 +32,7 @@ from mljax.config import (
     TrainConfig,
     part,
 )
-from mljax.data import chest_xray
+from mljax.data.readers import chest_xray
 
 
 def get_config() -> Config:

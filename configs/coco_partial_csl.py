@@ -30,7 +30,7 @@ seed, so the hidden labels are others.
 Expects data/coco/{annotations,train2014,val2014}.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,

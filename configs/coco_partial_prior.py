@@ -20,7 +20,7 @@ Published mAP of the mode ignore with cross-entropy: 76.46 (FPC 1000), 84.90 (RP
 here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,

@@ -25,7 +25,7 @@ steps.
 There is no published figure. Not run here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,

@@ -20,7 +20,7 @@ in data/coco/COCO_Subset_1000_Ids.csv: the original's src/datasets has such file
 There is no published figure. Not run here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     EvalConfig,

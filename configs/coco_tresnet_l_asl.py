@@ -15,7 +15,7 @@ Published mAP: 86.6. Not run here. XL at 640 pixels (published mAP 88.4, not run
     --set model.init_from=checkpoints/tresnet_xl
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,

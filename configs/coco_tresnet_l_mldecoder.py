@@ -21,7 +21,7 @@ published.
 Expects data/coco/{annotations,train2014,val2014}.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     EvalConfig,

@@ -11,7 +11,7 @@ Expects data/coco/{annotations,train2014,val2014}.
 Published mAP: 81.8 (from ImageNet-21k weights). Not run here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,

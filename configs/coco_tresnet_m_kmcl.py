@@ -17,7 +17,7 @@ Published mAP: 82.1, the best evaluation of plain and averaged weights; covarian
 are not stated. Not run here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     EvalConfig,

@@ -11,7 +11,7 @@ take csv_small_asl.py.
 There is no published figure for data of your own.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,

@@ -12,7 +12,7 @@ the images that they name.
 Published mAP: 65.2. Not run here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,

@@ -15,7 +15,7 @@ table names; `mljax/data/nus_wide_zsl.py` says how to make the last file of word
 Published mAP: 31.1. Not run here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     EvalConfig,

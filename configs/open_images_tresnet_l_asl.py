@@ -17,7 +17,7 @@ labels, as published.
 Published mAP: 86.3. Not run here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,

@@ -27,7 +27,7 @@ data.reader.name=open_images_table --set data.eval_split=val`. Evaluation is ove
 labels, as published.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     EvalConfig,

@@ -18,7 +18,7 @@ labels, as published.
 Published mAP: 86.8. Not run here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     EvalConfig,

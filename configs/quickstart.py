@@ -6,7 +6,7 @@ Canvases of 32 pixels with one to four handwritten digits, ten classes; nothing 
 mAP on the 1,024 canvases to evaluate: 99.0, measured here with seed 0.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,

@@ -8,7 +8,7 @@ the asymmetric loss alone (quickstart.py): 99.0, 98.3, 99.2. It takes 104 s of C
 included; quickstart.py 89 s.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,

@@ -17,7 +17,7 @@ for the seeds 0, 1 and 2:
     selective  94.44  91.80  91.58  (mean 92.61)
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,

@@ -19,7 +19,7 @@ data.reader.kwargs.root=data/cifar100`; its image size and arguments are not pub
 ResNet-50 on ImageNet (80.7) was trained by a recipe of timm that has no counterpart here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,

@@ -19,7 +19,7 @@ Published mAP: 95.2, the best evaluation of plain and averaged weights; covarian
 are not stated. Not run here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     EvalConfig,

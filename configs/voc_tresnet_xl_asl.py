@@ -11,7 +11,7 @@ Expects data/VOC2007/{Annotations,ImageSets,JPEGImages}.
 Published mAP: 96.0. Not run here.
 """
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     LossConfig,

@@ -16,8 +16,8 @@ from converters.read_torch import TorchFile, read_torch
 from converters.safe_load import read_file
 from converters.table import ImportReport
 from converters.verify import verify
-from mljax.checkpoint import save_model
-from mljax.model import Classifier
+from mljax.checkpoints.checkpoint import save_model
+from mljax.models.classifier import Classifier
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,8 +8,8 @@ import numpy as np
 
 from converters.kernel_mixture import ENCODER
 from converters.tresnet import Naming
-from mljax.config import Part, Preprocessing
-from mljax.data import adp, chest_xray
+from mljax.config.schema import Part, Preprocessing
+from mljax.data.readers import adp, chest_xray
 
 # Alibaba-MIIL's TResNets: (blocks a stage, stem width, Bottleneck in all stages).
 _TRESNETS: dict[tuple[tuple[int, ...], int, bool], tuple[str | None, str]] = {

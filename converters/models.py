@@ -18,13 +18,13 @@ from converters.table import ImportReport, Table, export_tensors, import_tensors
 from converters.tresnet import Naming, linear_head_table, tresnet_table
 from mljax.backbones.resnet import ResNet
 from mljax.backbones.tresnet import TResNet
-from mljax.config import Part, Preprocessing
-from mljax.data.open_images import class_names_of
+from mljax.config.schema import Part, Preprocessing
+from mljax.data.readers.open_images import class_names_of
 from mljax.heads import HEADS
 from mljax.heads.kernel_mixture import KernelMixture
 from mljax.heads.linear import Linear
 from mljax.heads.ml_decoder import MLDecoder
-from mljax.model import Classifier, ModelSpec, abstract_model
+from mljax.models.classifier import Classifier, ModelSpec, abstract_model
 
 BACKBONE_TABLES: dict[type[nnx.Module], Callable[..., Table]] = {
     TResNet: tresnet_table,

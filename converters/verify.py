@@ -14,7 +14,7 @@ from mljax.backbones.tresnet import TResNet
 from mljax.heads.kernel_mixture import KernelMixture
 from mljax.heads.linear import Linear
 from mljax.heads.ml_decoder import MLDecoder
-from mljax.model import Classifier
+from mljax.models.classifier import Classifier
 
 TOLERANCE = 1e-4
 

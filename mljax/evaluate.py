@@ -21,19 +21,19 @@ from jaxtyping import Bool, Float, Int8, Shaped
 from rich.console import Console
 from rich.progress import track
 
-from mljax.check import check_data, check_threshold
-from mljax.checkpoint import find_model, load_model, read_recipe
-from mljax.config import DataConfig, EvalConfig, load_config, override
+from mljax.checkpoints.checkpoint import find_model, load_model, read_recipe
+from mljax.config.schema import DataConfig, EvalConfig, load_config, override
 from mljax.data import READERS
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
 from mljax.data.sparse_labels import SparseLabels
-from mljax.label_correlation import KernelStatistics, report_kernels, watch_kernels
-from mljax.model import Classifier, split_model, with_classes
-from mljax.report import Evaluation, evaluate_scores, metrics_json, print_evaluation
-from mljax.sharding import make_mesh, replicated
-from mljax.startup import use_compilation_cache
-from mljax.train_step import make_forward
+from mljax.devices.compilation_cache import use_compilation_cache
+from mljax.devices.mesh import make_mesh, replicated
+from mljax.evaluation.multilabel import Evaluation, evaluate_scores, metrics_json, print_evaluation
+from mljax.evaluators.kernels import KernelStatistics, report_kernels, watch_kernels
+from mljax.models.classifier import Classifier, split_model, with_classes
+from mljax.training.check import check_data, check_threshold
+from mljax.training.step import make_forward
 
 __all__ = ["Evaluation", "collect_scores", "evaluate", "evaluate_scores", "make_apply"]
 

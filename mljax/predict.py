@@ -25,15 +25,15 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import Progress
 
-from mljax.check import check_threshold
-from mljax.checkpoint import load_model, read_recipe
-from mljax.config import EvalConfig, Preprocessing
+from mljax.checkpoints.checkpoint import load_model, read_recipe
+from mljax.config.schema import EvalConfig, Preprocessing
 from mljax.data.images import load_image
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
+from mljax.devices.compilation_cache import use_compilation_cache
 from mljax.evaluate import make_apply, sigmoid, whole_batch
-from mljax.model import Classifier
-from mljax.startup import use_compilation_cache
+from mljax.models.classifier import Classifier
+from mljax.training.check import check_threshold
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 

@@ -23,19 +23,25 @@ from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 
-from mljax.checkpoint import check_path
-from mljax.config import Config, load_config, override
+from mljax.checkpoints.checkpoint import check_path
+from mljax.config.schema import Config, load_config, override
+from mljax.devices.compilation_cache import use_compilation_cache
+from mljax.devices.mesh import put_batch
 from mljax.evaluate import collect_scores
-from mljax.logs import MetricLog, Throughput, annotated_shares, draw_prior, make_progress
+from mljax.evaluation.multilabel import Evaluation, evaluate_scores, print_evaluation
 from mljax.losses.prior import write_prior
-from mljax.model import Arrays
-from mljax.report import Evaluation, evaluate_scores, print_evaluation
-from mljax.run import Run, describe, make_run, write_recipe
-from mljax.run_checkpoints import RunCheckpoints, save_only
-from mljax.sharding import put_batch
-from mljax.startup import use_compilation_cache
-from mljax.termination import Termination
-from mljax.train_step import TrainState
+from mljax.models.classifier import Arrays
+from mljax.training.interruption import Termination
+from mljax.training.metric_log import (
+    MetricLog,
+    Throughput,
+    annotated_shares,
+    draw_prior,
+    make_progress,
+)
+from mljax.training.run import Run, describe, make_run, write_recipe
+from mljax.training.run_checkpoints import RunCheckpoints, save_only
+from mljax.training.step import TrainState
 
 # What a run remembers besides its state: the best figure, images skipped, the last evaluation.
 Progress = dict[str, Any]

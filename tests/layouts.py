@@ -5,9 +5,9 @@ import json
 import numpy as np
 from PIL import Image
 
-from mljax.data.adp import CSV_NAME, IMAGE_FOLDER, LEVELS
-from mljax.data.chest_xray import CHEST_XRAY_CLASSES
-from mljax.data.voc import VOC_CLASSES
+from mljax.data.readers.adp import CSV_NAME, IMAGE_FOLDER, LEVELS
+from mljax.data.readers.chest_xray import CHEST_XRAY_CLASSES
+from mljax.data.readers.voc import VOC_CLASSES
 
 COUNT = 12
 

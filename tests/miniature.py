@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from mljax.config import (
+from mljax.config.schema import (
     Config,
     DataConfig,
     EvalConfig,
@@ -29,8 +29,8 @@ from mljax.config import (
     override,
     part,
 )
-from mljax.data.digits import CLASS_NAMES
-from mljax.model import ModelSpec, abstract_model, merge_model, split_model
+from mljax.data.readers.digits import CLASS_NAMES
+from mljax.models.classifier import ModelSpec, abstract_model, merge_model, split_model
 from mljax.train import fit
 
 BACKBONE = part("tresnet_m", layers=(1, 1, 1, 1), width=8)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mljax.check import check
-from mljax.config import from_json, load_config, override, to_json
+from mljax.config.schema import from_json, load_config, override, to_json
 from mljax.losses.prior import write_prior
 from mljax.train import dry_run
+from mljax.training.check import check
 from tests import layouts
 
 FOLDER = Path(__file__).parent.parent / "configs"

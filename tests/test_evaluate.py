@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mljax.checkpoint import save_model
+from mljax.checkpoints.checkpoint import save_model
 from mljax.data import READERS
-from mljax.data.digits import CLASS_NAMES, digits
+from mljax.data.readers.digits import CLASS_NAMES, digits
 from mljax.data.sparse_labels import SparseLabels
 from mljax.evaluate import evaluate, evaluate_scores, main
-from mljax.metrics import (
+from mljax.evaluation.multilabel import metrics_json, print_evaluation
+from mljax.metrics.decisions import precision_recall_f1
+from mljax.metrics.ranking import (
     average_precision,
     mean_average_precision,
     partial_average_precision,
-    precision_recall_f1,
 )
-from mljax.report import metrics_json, print_evaluation
 from tests import miniature
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mljax.checkpoint import save_model
-from mljax.config import Preprocessing
-from mljax.data.digits import CLASS_NAMES
+from mljax.checkpoints.checkpoint import save_model
+from mljax.config.schema import Preprocessing
+from mljax.data.readers.digits import CLASS_NAMES
 from mljax.predict import annotate, find_images, main, predict
 from tests import miniature
 

@@ -11,21 +11,22 @@ import jax
 import numpy as np
 import pytest
 
-from mljax import logs
-from mljax.check import augmentations
-from mljax.checkpoint import load_model, read_recipe, sealed
-from mljax.config import ScheduleConfig
-from mljax.data.digits import CLASS_NAMES, digits
+from mljax.checkpoints.checkpoint import load_model, read_recipe, sealed
+from mljax.config.schema import ScheduleConfig
 from mljax.data.pipeline import train_batches
+from mljax.data.readers.digits import CLASS_NAMES, digits
 from mljax.evaluate import evaluate
-from mljax.model import split_model
-from mljax.optim import learning_rate
+from mljax.models.classifier import split_model
 from mljax.train import main
+from mljax.training import metric_log as logs
+from mljax.training.check import augmentations
+from mljax.training.optimizer import learning_rate
 from tests import miniature
 
 KILLED = """
 import os, pathlib, signal, sys, time
-from mljax import logs, train
+from mljax import train
+from mljax.training import metric_log as logs
 
 write, workdir = logs.MetricLog.write, pathlib.Path(sys.argv[-1])
 
@@ -242,7 +243,8 @@ OF_PROCESSES = [
 
 TERMINATED = """
 import os, signal, sys, time
-from mljax import logs, train
+from mljax import train
+from mljax.training import metric_log as logs
 
 write = logs.MetricLog.write
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from mljax import train
-from mljax.checkpoint import load_model, sealed
-from mljax.model import split_model
-from mljax.run import make_run
-from mljax.sharding import put_batch
+from mljax.checkpoints.checkpoint import load_model, sealed
+from mljax.devices.mesh import put_batch
+from mljax.models.classifier import split_model
 from mljax.train import NonFiniteError, main
+from mljax.training.run import make_run
 from tests import miniature
 
 # Twenty steps of the miniature recipe: a shorter cycle would be another program to compile.

@@ -14,7 +14,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mljax.layers import BatchNorm, convolution
+from mljax.layers.conv import convolution
+from mljax.layers.norm import BatchNorm
 
 
 class Unit(nnx.Module):

@@ -12,7 +12,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mljax.layers import ConvNorm, SqueezeExcite, blur_pool, ceil_average_pool, space_to_depth
+from mljax.layers.conv import ConvNorm, SqueezeExcite
+from mljax.layers.pooling import blur_pool, ceil_average_pool, space_to_depth
 
 
 class BasicBlock(nnx.Module):

@@ -1,8 +1,9 @@
 """Readers of data sets on disk, augmentation, and the pipeline that makes batches of them."""
 
-from mljax.data import (
+from mljax.data import partial
+from mljax.data.augment import cutout, geometry, randaugment
+from mljax.data.readers import (
     adp,
-    augment,
     chest_xray,
     coco,
     digits,
@@ -11,7 +12,6 @@ from mljax.data import (
     nus_wide_zsl,
     open_images,
     open_images_table,
-    partial,
     tfds,
     voc,
     voc_csv,
@@ -34,8 +34,8 @@ READERS = {
 }
 
 AUGMENTATIONS = {
-    "cutout": augment.cutout,
-    "randaugment": augment.randaugment,
-    "horizontal_flip": augment.horizontal_flip,
-    "random_affine": augment.random_affine,
+    "cutout": cutout.cutout,
+    "randaugment": randaugment.randaugment,
+    "horizontal_flip": geometry.horizontal_flip,
+    "random_affine": geometry.random_affine,
 }

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from mljax.config import Preprocessing
+from mljax.config.schema import Preprocessing
 
 # 8192 x 8192; 192 MiB once decoded. A few kilobytes of PNG can claim billions of pixels.
 MAX_PIXELS = 2**26

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int8
 
-from mljax.binding import bind, lookup
+from mljax.config.binding import bind, lookup
 from mljax.data.records import Records
 
 Rng = np.random.Generator | np.random.RandomState

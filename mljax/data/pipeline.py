@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from mljax.config import Preprocessing
+from mljax.config.schema import Preprocessing
 from mljax.data.images import load_image, normalize, resize_image
 from mljax.data.records import Records, image_name
 

@@ -6,7 +6,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mljax.layers import at_least_float32, torch_uniform_init
+from mljax.layers.init import at_least_float32, torch_uniform_init
 
 
 class KernelMixture(nnx.Module):

@@ -6,7 +6,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mljax.layers import at_least_float32, normal_init, torch_uniform_init
+from mljax.layers.init import at_least_float32, normal_init, torch_uniform_init
 
 
 def _linear(inputs: int, outputs: int, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.Linear:

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mljax.layers import at_least_float32, normal_init, torch_uniform_init
+from mljax.layers.init import at_least_float32, normal_init, torch_uniform_init
 
 
 class Frozen(nnx.Variable):

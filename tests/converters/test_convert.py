@@ -10,9 +10,9 @@ from flax import nnx
 from converters import from_torch, to_torch
 from converters.convert import main
 from converters.verify import Verification
-from mljax.checkpoint import load_model
-from mljax.config import Preprocessing
-from mljax.model import Classifier
+from mljax.checkpoints.checkpoint import load_model
+from mljax.config.schema import Preprocessing
+from mljax.models.classifier import Classifier
 from tests import golden
 
 SLOPES = {"mini_v2": {"stem_slope": 1e-6, "block_slope": 1e-6}}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from converters.detect import detect
-from mljax.config import Part
+from mljax.config.schema import Part
 from tests import golden
 
 

@@ -17,10 +17,10 @@ from converters.models import build_model, find_table
 from converters.read_torch import read_torch
 from converters.torch_twin import to_tensors, tresnet_features
 from converters.verify import verify
-from mljax.checkpoint import load_model, save_model
-from mljax.config import Part
-from mljax.model import ModelSpec, abstract_model, create_model, split_model
-from mljax.run import initialize_from
+from mljax.checkpoints.checkpoint import load_model, save_model
+from mljax.config.schema import Part
+from mljax.models.classifier import ModelSpec, abstract_model, create_model, split_model
+from mljax.training.run import initialize_from
 from tests import golden
 
 CASES = golden.names("kmcl_model")

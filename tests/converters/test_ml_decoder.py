@@ -12,7 +12,7 @@ from flax import nnx
 from converters import from_torch, to_torch
 from converters.convert import main
 from converters.ml_decoder import ml_decoder_table
-from mljax.checkpoint import load_model
+from mljax.checkpoints.checkpoint import load_model
 from mljax.heads.ml_decoder import Frozen, MLDecoder
 from mljax.losses.asymmetric import asymmetric_loss
 from tests import golden

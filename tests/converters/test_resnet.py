@@ -11,7 +11,7 @@ from flax import nnx
 from converters import from_torch, to_torch
 from converters.detect import detect
 from mljax import create_model
-from mljax.config import Part
+from mljax.config.schema import Part
 from tests import golden
 
 ML_DECODER = {"embedding_size": 16, "feed_forward_size": 8, "num_groups": 2}

@@ -11,7 +11,7 @@ from converters import from_torch, to_torch
 from converters.detect import detect
 from converters.models import find_table
 from converters.tresnet import timm_unit
-from mljax.model import ModelSpec, abstract_model
+from mljax.models.classifier import ModelSpec, abstract_model
 from tests import golden
 
 MINI = ("mini_64", "mini_v2", "mini_bneck12", "mini_bottleneck_head")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mljax.config import Preprocessing
+from mljax.config.schema import Preprocessing
 from mljax.data.images import load_image, normalize, resize_image, to_array
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mljax.data.digits import digits
 from mljax.data.partial import fix_per_class, partial, random_per_sample, simulate
+from mljax.data.readers.digits import digits
 from mljax.data.records import Records
 from tests import golden
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mljax.config import Preprocessing
-from mljax.data.augment import cutout, randaugment
+from mljax.config.schema import Preprocessing
+from mljax.data.augment.cutout import cutout
+from mljax.data.augment.randaugment import randaugment
 from mljax.data.pipeline import eval_batches, train_batches
 from mljax.data.records import Records
 
@@ -246,8 +247,8 @@ def test_unclosed_workers_leave_no_word_and_no_memory_at_exit(tmp_path):
     script = tmp_path / "unclosed.py"
     script.write_text(
         textwrap.dedent("""
-        from mljax.config import Preprocessing
-        from mljax.data.digits import digits
+        from mljax.config.schema import Preprocessing
+        from mljax.data.readers.digits import digits
         from mljax.data.pipeline import eval_batches, train_batches
 
         if __name__ == "__main__":

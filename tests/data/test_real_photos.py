@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mljax.config import Preprocessing
+from mljax.config.schema import Preprocessing
 from mljax.data import AUGMENTATIONS, READERS
 from mljax.data.pipeline import eval_batches, train_batches
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mljax.config import Preprocessing
+from mljax.config.schema import Preprocessing
 from mljax.data.partial import simulate
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records

@@ -10,9 +10,9 @@ from flax import nnx
 
 from converters.ml_decoder import ml_decoder_table
 from converters.table import export_tensors, import_tensors
-from mljax.checkpoint import load_model, save_model
+from mljax.checkpoints.checkpoint import load_model, save_model
 from mljax.heads.ml_decoder import Frozen, MLDecoder
-from mljax.model import create_model
+from mljax.models.classifier import create_model
 from tests import golden
 
 CASES = golden.names("mldecoder")

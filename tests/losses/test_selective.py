@@ -216,7 +216,7 @@ def test_bfloat16_logits_give_a_float32_loss():
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
 from mljax.losses.selective import partial_label_weights
-from mljax.sharding import batch_sharding, make_mesh
+from mljax.devices.mesh import batch_sharding, make_mesh
 
 rng = np.random.default_rng(0)
 logits = rng.normal(size=(16, 5)).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Checkpoints that describe themselves and are verified when they are read."""

@@ -1,0 +1,1 @@
+"""Recipes as typed, frozen dataclasses, and the parts that they name."""

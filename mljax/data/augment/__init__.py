@@ -1,0 +1,1 @@
+"""Random changes of a training image, as the published systems make them."""

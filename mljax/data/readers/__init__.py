@@ -1,0 +1,1 @@
+"""One file a format on disk: `reader(split, **kwargs) -> Records`."""

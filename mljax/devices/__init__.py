@@ -1,0 +1,1 @@
+"""The device mesh, processes, and compiled programs."""

@@ -1,0 +1,105 @@
+"""Convolutions and channel attention. Feature maps are NHWC."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from mljax.layers.init import at_least_float32, kaiming_fan_out, torch_uniform_init
+from mljax.layers.norm import ActivatedBatchNorm
+
+
+def convolution(
+    in_features: int,
+    out_features: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    dtype: DTypeLike | None = None,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """Returns a convolution without bias, padded by half its kernel on each side."""
+    return nnx.Conv(
+        in_features,
+        out_features,
+        (kernel_size, kernel_size),
+        strides=stride,
+        # Written out: "SAME" pads less before than after where the stride is 2.
+        padding=kernel_size // 2,
+        use_bias=False,
+        kernel_init=kaiming_fan_out,
+        conv_general_dilated=_pointwise if kernel_size == 1 else lax.conv_general_dilated,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def _pointwise(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "1 1 c d"],
+    strides: tuple[int, int],
+    *_: object,
+    precision: lax.PrecisionLike = None,
+    **__: object,
+) -> Float[Array, "b i j d"]:
+    """Convolves by a 1 x 1 kernel as a matrix product, which XLA runs twice as fast on the CPU."""
+    x = x[:, :: strides[0], :: strides[1]]
+    return jnp.matmul(x, kernel[0, 0], precision=precision)
+
+
+class ConvNorm(nnx.Module):
+    """A convolution without bias, stride 1 and same size, then `ActivatedBatchNorm`."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        *,
+        slope: float,
+        initial_scale: float = 1.0,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.conv = convolution(in_features, out_features, kernel_size, dtype=dtype, rngs=rngs)
+        self.norm = ActivatedBatchNorm(out_features, slope=slope, initial_scale=initial_scale)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
+        """Returns the map of `out_features` channels."""
+        return self.norm(self.conv(x))
+
+
+class SqueezeExcite(nnx.Module):
+    """Channel attention from the mean over space.
+
+    Source: Hu et al., Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507, eq. 3.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        reduced_features: int,
+        *,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        def linear(inputs: int, outputs: int) -> nnx.Linear:
+            return nnx.Linear(
+                inputs,
+                outputs,
+                kernel_init=kaiming_fan_out,
+                bias_init=torch_uniform_init(inputs),
+                dtype=dtype,
+                rngs=rngs,
+            )
+
+        self.reduce = linear(num_features, reduced_features)
+        self.expand = linear(reduced_features, num_features)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Returns `x` with each channel multiplied by its attention in (0, 1)."""
+        pooled = at_least_float32(x).mean((1, 2)).astype(x.dtype)
+        attention = jax.nn.sigmoid(self.expand(jax.nn.relu(self.reduce(pooled))))
+        return x * attention[:, None, None, :]

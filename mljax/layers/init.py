@@ -1,0 +1,52 @@
+"""Initializers, and the precision that sums are computed in."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+
+def _on_host(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> nnx.Initializer:
+    """Returns an initializer whose numbers are drawn by numpy.
+
+    XLA would compile a random generator for every array: most of a minute for a TResNet, whose
+    numbers numpy draws in a second.
+    """
+
+    def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        def call(seed: Array) -> np.ndarray:
+            return draw(np.random.default_rng(np.asarray(seed)), shape).astype(dtype)
+
+        seed = jax.random.key_data(key)
+        return jax.pure_callback(call, jax.ShapeDtypeStruct(shape, dtype), seed)
+
+    return init
+
+
+def normal_init(std: float) -> nnx.Initializer:
+    """Returns the initializer N(0, std)."""
+    return _on_host(lambda rng, shape: np.float32(std) * rng.standard_normal(shape, np.float32))
+
+
+def kaiming_fan_out(
+    key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "..."]:
+    """Initializes a kernel `[..., in, out]` with N(0, sqrt(2 / fan_out))."""
+    fan_out = math.prod(shape[:-2]) * shape[-1]
+    return normal_init((2 / fan_out) ** 0.5)(key, shape, dtype)
+
+
+def torch_uniform_init(fan_in: int) -> nnx.Initializer:
+    """Returns torch's default initializer of a linear layer: uniform in +-1/sqrt(fan_in)."""
+    bound = fan_in**-0.5
+    return _on_host(lambda rng, shape: rng.uniform(-bound, bound, shape))
+
+
+def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns `x` in float32, or in float64 if it is that already."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,49 @@
+"""Ways to make a feature map smaller. Maps are NHWC."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def space_to_depth(x: Float[Array, "b h w c"], block: int = 4) -> Float[Array, "b i j d"]:
+    """Moves each `block` x `block` square of pixels into the channels, row first, then column.
+
+    Raises:
+      ValueError: for a height or width that `block` does not divide.
+    """
+    b, h, w, c = x.shape
+    if h % block or w % block:
+        raise ValueError(
+            f"images: height and width must be multiples of {block}, got {h} x {w}; resize them"
+        )
+    x = x.reshape(b, h // block, block, w // block, block, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // block, w // block, block * block * c)
+
+
+def blur_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+    """Halves height and width (rounded up) behind the filter [1, 2, 1] x [1, 2, 1] / 16.
+
+    The border is reflected. Strided slices and additions replace the depthwise convolution, which
+    XLA runs slowly on the CPU.
+
+    Source: Zhang, Making Convolutional Networks Shift-Invariant Again,
+    https://arxiv.org/abs/1904.11486; `AADownsample` of Alibaba-MIIL/TResNet.
+
+    Raises:
+      ValueError: for a map of height or width 1, which has nothing to reflect.
+    """
+    if min(x.shape[1:3]) < 2:
+        raise ValueError(
+            f"blur_pool: the map must be at least 2 x 2, got {x.shape[1]} x {x.shape[2]}; "
+            "use larger images (a TResNet needs 20 pixels a side)"
+        )
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    x = x[:, :-2:2] + 2 * x[:, 1:-1:2] + x[:, 2::2]
+    return (x[:, :, :-2:2] + 2 * x[:, :, 1:-1:2] + x[:, :, 2::2]) / 16
+
+
+def ceil_average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+    """Averages 2 x 2 squares; an odd last row or column is averaged over the pixels that exist."""
+    b, h, w, c = x.shape
+    odd_h, odd_w = h % 2, w % 2
+    x = jnp.pad(x, ((0, 0), (0, odd_h), (0, odd_w), (0, 0)), mode="edge")
+    return x.reshape(b, (h + odd_h) // 2, 2, (w + odd_w) // 2, 2, c).mean((2, 4))

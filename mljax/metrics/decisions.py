@@ -1,0 +1,136 @@
+"""Precision, recall and F1 of the classes that a threshold predicts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from mljax.metrics.blocks import AnyArray, checked
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionRecallF1:
+    """Precision, recall and F1 at a threshold, in percent.
+
+    Attributes:
+      OP: overall precision, over all entries.
+      OR: overall recall.
+      OF1: harmonic mean of OP and OR.
+      CP: mean of the classes' precisions.
+      CR: mean of the classes' recalls.
+      CF1: mean of the classes' F1, or the harmonic mean of CP and CR.
+      precision: of each class; nan for one without an entry that counts, which CP, CR and CF1
+        leave out.
+      recall: of each class.
+      f1: of each class.
+    """
+
+    OP: float
+    OR: float
+    OF1: float
+    CP: float
+    CR: float
+    CF1: float
+    precision: Float[np.ndarray, " k"]
+    recall: Float[np.ndarray, " k"]
+    f1: Float[np.ndarray, " k"]
+
+
+def precision_recall_f1(
+    scores: AnyArray,
+    labels: AnyArray,
+    *,
+    ignored: AnyArray | None = None,
+    partial: bool = False,
+    threshold: float = 0.8,
+    top_k: int | None = None,
+    inclusive: bool = False,
+    count_unpredicted_classes: bool = False,
+    harmonic_class_f1: bool = False,
+) -> PrecisionRecallF1:
+    """Returns precision, recall and F1 of the classes whose score passes the threshold.
+
+    The defaults are ASL's; KMCL's are the last three arguments at True (as fractions there).
+
+    Differs from the reference: a quotient 0 / 0 is 0. ASL has nan for OP and OF1 when nothing is
+    predicted, KMCL for OR and CR (and 0 for CF1) when a class has no positive.
+
+    Args:
+      scores: compared with the threshold in their own precision.
+      labels: as for `average_precision`.
+      ignored: entries that count neither as a hit nor as a miss. KMCL counts VOC's difficult ones
+        as negatives: leave this out for its figures.
+      partial: leave unannotated labels out, too, instead of raising.
+      threshold: a class is predicted where its score is above.
+      top_k: only the highest k scores of an image are predicted; among equal ones the lower class
+        index goes first. Ignored entries keep their places.
+      inclusive: also predict scores equal to the threshold.
+      count_unpredicted_classes: take the number of predictions of a class as at least 1, which
+        lowers OP.
+      harmonic_class_f1: CF1 from CP and CR, the field's standard, instead of the mean of F1.
+
+    Raises:
+      ValueError: as `average_precision`, or for a top_k below 1.
+    """
+    table = checked(scores, labels, ignored, partial=partial)
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k: got {top_k}, expected at least 1, or None for no limit")
+    hits, predictions, positives, entries = np.zeros((4, table.labels.shape[1]), np.int64)
+    for block, block_labels, counted in table.row_blocks():
+        predicted = block >= threshold if inclusive else block > threshold
+        if top_k is not None and top_k < block.shape[1]:
+            predicted &= _top_k(block, top_k)
+        predicted &= counted
+        present = (block_labels > 0) & counted
+        hits += np.count_nonzero(predicted & present, axis=0)
+        predictions += np.count_nonzero(predicted, axis=0)
+        positives += np.count_nonzero(present, axis=0)
+        entries += np.count_nonzero(counted, axis=0)
+    if count_unpredicted_classes:
+        predictions = np.maximum(predictions, 1)
+    counts = entries > 0
+    precision = np.where(counts, _quotient(hits, predictions), np.nan)
+    recall = np.where(counts, _quotient(hits, positives), np.nan)
+    f1 = _harmonic(precision, recall)
+    op = _quotient(hits.sum(keepdims=True), predictions.sum(keepdims=True))
+    or_ = _quotient(hits.sum(keepdims=True), positives.sum(keepdims=True))
+    cp, cr, cf1 = (_mean(x[counts]) for x in (precision, recall, f1))
+    if harmonic_class_f1:
+        cf1 = _harmonic(cp, cr)
+    return PrecisionRecallF1(
+        OP=100.0 * op.item(),
+        OR=100.0 * or_.item(),
+        OF1=100.0 * _harmonic(op, or_).item(),
+        CP=100.0 * cp.item(),
+        CR=100.0 * cr.item(),
+        CF1=100.0 * cf1.item(),
+        precision=100.0 * precision,
+        recall=100.0 * recall,
+        f1=100.0 * f1,
+    )
+
+
+def _top_k(scores: Float[np.ndarray, "n k"], count: int) -> Bool[np.ndarray, "n k"]:
+    """Returns whether each score is among the highest `count` of its row."""
+    lowest = np.partition(scores, -count, axis=1)[:, -count][:, None]
+    chosen = scores >= lowest
+    crowded = np.flatnonzero(np.count_nonzero(chosen, axis=1) > count)
+    rows, lowest = scores[crowded], lowest[crowded]
+    room = count - np.count_nonzero(rows > lowest, axis=1)[:, None]
+    chosen[crowded] &= (rows > lowest) | (np.cumsum(rows == lowest, axis=1) <= room)
+    return chosen
+
+
+def _quotient(
+    part: Shaped[np.ndarray, " k"], whole: Shaped[np.ndarray, " k"]
+) -> Float[np.ndarray, " k"]:
+    return part / np.where(whole == 0, 1, whole)
+
+
+def _mean(values: Float[np.ndarray, " k"]) -> Float[np.ndarray, " 1"]:
+    """Returns the mean; nan of nothing."""
+    return values.mean(keepdims=True) if values.size else np.array([np.nan])
+
+
+def _harmonic(a: Float[np.ndarray, " k"], b: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+    return _quotient(2 * a * b, a + b)

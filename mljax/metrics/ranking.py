@@ -1,0 +1,135 @@
+"""Average precision of each class, and its means."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from mljax.metrics.blocks import AnyArray, Table, checked, count_labels
+
+
+def average_precision(
+    scores: AnyArray,
+    labels: AnyArray,
+    *,
+    ignored: AnyArray | None = None,
+) -> Float[np.ndarray, " k"]:
+    """Returns the average precision of each class, in [0, 1]: area under the uninterpolated curve.
+
+    The precision at the rank of each positive, averaged over the positives; 0 for a class without
+    one. Among equal scores the later image ranks first (the reverse of a stable ascending sort).
+
+    Differs from the reference: ASL sorts by an unstable sort, so its value for tied scores depends
+    on the platform, and it divides by the number of positives + 1e-8.
+
+    Raises:
+      ValueError: for arrays that are not `[n, k]` alike, nan scores, labels other than 1, 0 and
+        -1, or unannotated labels that are not `ignored`.
+    """
+    return _average_precision(checked(scores, labels, ignored))
+
+
+def mean_average_precision(
+    scores: AnyArray,
+    labels: AnyArray,
+    *,
+    ignored: AnyArray | None = None,
+    skip_empty_classes: bool = False,
+) -> float:
+    """Returns the mean of the classes' average precisions (mAP), in [0, 100].
+
+    The figures in the READMEs of ASL and KMCL are this one, for the better of plain and averaged
+    weights; KMCL's on VOC leave out the difficult entries (`ignored`).
+
+    Args:
+      scores: as for `average_precision`.
+      labels: as for `average_precision`.
+      ignored: as for `average_precision`.
+      skip_empty_classes: leave classes without a positive out of the mean, as the field's standard
+        does; ASL and KMCL count them as 0.
+
+    Raises:
+      ValueError: as `average_precision`; if all classes are left out.
+    """
+    ap = average_precision(scores, labels, ignored=ignored)
+    if skip_empty_classes:
+        ap = ap[count_labels(labels, ignored=ignored).present > 0]
+        if not ap.size:
+            raise ValueError("no class has a positive: the mean over such classes is undefined")
+    return 100.0 * float(ap.mean())
+
+
+def partial_average_precision(
+    scores: AnyArray,
+    labels: AnyArray,
+    *,
+    ignored: AnyArray | None = None,
+) -> Float[np.ndarray, " k"]:
+    """Returns the average precision of each class over its annotated images, in [0, 1].
+
+    nan for a class that lacks annotated positives or annotated negatives, as its ranking says
+    nothing. Alibaba-MIIL/PartialLabelingCSL helper_functions.py, `AP_partial` (which marks such
+    classes by -1), https://arxiv.org/abs/2110.10955.
+
+    Raises:
+      ValueError: as `average_precision`, except that unannotated labels are welcome.
+    """
+    ap = _average_precision(checked(scores, labels, ignored, partial=True))
+    counts = count_labels(labels, ignored=ignored)
+    return np.where((counts.present > 0) & (counts.absent > 0), ap, np.nan)
+
+
+def partial_mean_average_precision(
+    scores: AnyArray,
+    labels: AnyArray,
+    *,
+    ignored: AnyArray | None = None,
+    weight_by_positives: bool = False,
+) -> float:
+    """Returns the mAP over annotated entries, in [0, 100], without the undefined classes.
+
+    Alibaba-MIIL/PartialLabelingCSL helper_functions.py, `mAP_partial`.
+
+    Args:
+      scores: as for `average_precision`.
+      labels: as for `average_precision`; -1 is left out.
+      ignored: as for `average_precision`.
+      weight_by_positives: weight each class by its number of annotated positives (the second
+        figure of the reference, `map_macro`).
+
+    Raises:
+      ValueError: as `partial_average_precision`; if it is undefined for every class.
+    """
+    ap = partial_average_precision(scores, labels, ignored=ignored)
+    defined = ~np.isnan(ap)
+    if not defined.any():
+        raise ValueError(
+            "no class has both a positive and a negative annotation: mAP is undefined; evaluate "
+            "more images or annotate more of them"
+        )
+    weights = np.ones_like(ap)
+    if weight_by_positives:
+        weights = count_labels(labels, ignored=ignored).present
+    return 100.0 * float(np.average(ap[defined], weights=weights[defined]))
+
+
+def _average_precision(table: "Table") -> Float[np.ndarray, " k"]:
+    return np.array(
+        [
+            _class_ap(scores[:, c], labels[:, c], counted[:, c])
+            for scores, labels, counted in table.class_blocks()
+            for c in range(labels.shape[1])
+        ]
+    )
+
+
+def _class_ap(
+    scores: Shaped[np.ndarray, " n"],
+    labels: Shaped[np.ndarray, " n"],
+    counted: Bool[np.ndarray, " n"],
+) -> float:
+    if not counted.all():
+        scores, labels = scores[counted], labels[counted]
+    order = np.argsort(scores, kind="stable")[::-1]
+    ranks = np.flatnonzero(labels[order] > 0) + 1
+    if not ranks.size:
+        return 0.0
+    return float(np.mean(np.arange(1, ranks.size + 1) / ranks))

@@ -1,0 +1,1 @@
+"""Classifiers: a backbone and a head by name, their arrays, and inference."""

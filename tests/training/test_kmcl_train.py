@@ -1,0 +1,181 @@
+"""KMCL's training recipe on a toy encoder: the trajectory of the original script."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from converters.kernel_mixture import kernel_mixture_table
+from converters.table import Table, copy, export_tensors, import_tensors, join, linear, row
+from mljax.config.schema import (
+    Config,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Preprocessing,
+    ScheduleConfig,
+    TrainConfig,
+    part,
+)
+from mljax.heads.kernel_mixture import KernelMixture
+from mljax.models.classifier import Classifier, ModelSpec, merge_model
+from mljax.training.optimizer import learning_rate, make_optimizer, one_cycle
+from mljax.training.step import make_state, make_train_step
+from tests import golden
+
+RUNS = ["iso_bc", "aniso_bc"]
+TERMS = {"asl": "asymmetric_loss", "nll": "reconstruction_loss", "bd": "kernel_contrastive_loss"}
+# Before a batch norm, the gradient of a bias is rounding noise, which Adam scales to a full step.
+NOISE = ("encoder.fc.bias", "encoder.bn.running_mean")
+ENCODER_TABLE = Table(
+    (
+        row("encoder.fc.weight", "backbone.kernel", linear),
+        row("encoder.fc.bias", "backbone.bias", copy),
+        row("encoder.bn.weight", "backbone.scale", copy),
+        row("encoder.bn.bias", "backbone.shift", copy),
+        row("encoder.bn.running_mean", "backbone.mean", copy),
+        row("encoder.bn.running_var", "backbone.var", copy),
+    )
+)
+
+
+class _Encoder(nnx.Module):
+    """relu(batch norm(linear)) of the first numbers of an image, as a map of one pixel."""
+
+    def __init__(self, inputs, outputs):
+        self.kernel = nnx.Param(jnp.zeros((inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.scale = nnx.Param(jnp.zeros(outputs))
+        self.shift = nnx.Param(jnp.zeros(outputs))
+        self.mean = nnx.BatchStat(jnp.zeros(outputs))
+        self.var = nnx.BatchStat(jnp.zeros(outputs))
+
+    def __call__(self, images):
+        x = images.reshape(len(images), -1)[:, : self.kernel.shape[0]]
+        x = x @ self.kernel[...] + self.bias[...][None]
+        mean, var = x.mean(0), x.var(0)
+        unbiased = var * len(x) / (len(x) - 1)
+        self.mean[...] = 0.9 * self.mean[...] + 0.1 * mean
+        self.var[...] = 0.9 * self.var[...] + 0.1 * unbiased
+        x = (x - mean[None]) / jnp.sqrt(var + 1e-5)[None]
+        return jax.nn.relu(x * self.scale[...][None] + self.shift[...][None])[:, None, None]
+
+
+def _model(extra):
+    """Returns the toy network, and the table of its state dict."""
+    kwargs = {"covariance": extra["loss_case"]}
+    head = KernelMixture(extra["enc_dim"], extra["K"], **kwargs, rngs=nnx.Rngs(0))
+    spec = ModelSpec(
+        backbone=part("toy"), head=part("kernel_mixture", **kwargs), num_classes=extra["K"]
+    )
+    model = Classifier(_Encoder(extra["in_features"], extra["enc_dim"]), head, spec)
+    return model, join(ENCODER_TABLE, kernel_mixture_table(head, "original"))
+
+
+def _recipe(extra):
+    """Returns the losses, optimizer and schedule that every recipe for KMCL has."""
+    focus = {"gamma_neg": 4.0, "gamma_pos": 0.0, "clip": 0.05, "eps": 1e-7}
+    return Config(
+        data=DataConfig(
+            reader=part("digits"), preprocessing=Preprocessing(image_size=1), batch_size=extra["B"]
+        ),
+        model=ModelConfig(backbone=part("toy")),
+        losses=(
+            LossConfig(name="asymmetric_loss", kwargs=focus),
+            LossConfig(name="reconstruction_loss", reduction="mean"),
+            LossConfig(name="kernel_contrastive_loss", reduction="mean"),
+        ),
+        optimizer=OptimizerConfig(peak_lr=extra["max_lr"], weight_decay=extra["weight_decay"]),
+        schedule=ScheduleConfig(),
+        train=TrainConfig(epochs=extra["epochs"], ema_decay=extra["ema"]),
+    )
+
+
+def _batch(case, step, dtype):
+    extra = golden.cases("kmcl_train")[case]["extra"]
+    x = golden.fill_input(f"kmcl.train.{case}.x{step}", (extra["B"], extra["in_features"]))
+    y = golden.fill_input(f"kmcl.train.{case}.y{step}", (extra["B"], extra["K"])) < 0.35
+    images = np.zeros((extra["B"], 1, 4, 3))
+    images.reshape(extra["B"], -1)[:, : x.shape[1]] = x
+    return {
+        "images": jnp.asarray(images, dtype),
+        "labels": jnp.asarray(y, dtype),
+        "valid": np.ones(extra["B"], bool),
+    }
+
+
+@functools.cache
+def _train(case, twin):
+    """Returns the metrics of every step, and the last state dicts, plain and averaged."""
+    extra = golden.cases("kmcl_train")[case]["extra"]
+    config, steps = _recipe(extra), extra["epochs"] * extra["steps_per_epoch"]
+    with jax.enable_x64(bool(twin)):
+        model, table = _model(extra)
+        import_tensors(table, golden.state_dict("kmcl_train", case), model)
+        optimizer = make_optimizer(config.optimizer, config.schedule, steps)
+        state = make_state(model, optimizer, ema_decay=config.train.ema_decay)
+        if twin:
+            wide = {
+                name: {k: v.astype(float) for k, v in getattr(state, name).items()}
+                for name in ("params", "stats", "ema_params", "ema_stats")
+            }
+            state = dataclasses.replace(state, opt_state=optimizer.init(wide["params"]), **wide)
+        train_step = jax.jit(make_train_step(model, optimizer, config))
+        history = []
+        for step in range(steps):
+            batch = _batch(case, step, float if twin else "float32")
+            state, metrics = train_step(state, batch, jax.random.key(0))
+            history.append({name: float(value) for name, value in metrics.items()})
+        graph = nnx.graphdef(model)
+        ends = {
+            "final": export_tensors(table, merge_model(graph, state.params, state.stats)),
+            "ema": export_tensors(table, merge_model(graph, state.ema_params, state.ema_stats)),
+        }
+    return history, ends
+
+
+@pytest.mark.parametrize("case", RUNS)
+@pytest.mark.parametrize(("twin", "tolerance"), [("", 1e-4), ("_f64", 1e-11)])
+def test_total_and_terms_of_every_step_are_the_originals(case, twin, tolerance):
+    history, _ = _train(case, twin)
+    expected = golden.arrays("kmcl_train", case)
+    total = [metrics["loss"] for metrics in history]
+    np.testing.assert_allclose(total, expected[f"loss{twin}"], rtol=tolerance)
+    for key, name in TERMS.items():
+        found = [metrics[f"loss/{name}"] for metrics in history]
+        np.testing.assert_allclose(found, expected[key + twin], rtol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("case", RUNS)
+@pytest.mark.parametrize(("twin", "tolerance"), [("", 1e-4), ("_f64", 1e-11)])
+def test_last_weights_and_their_average_are_the_originals(case, twin, tolerance):
+    _, ends = _train(case, twin)
+    compared = set()
+    for key, array in golden.arrays("kmcl_train", case).items():
+        # Of large arrays, the first numbers are stored; of the two largest in float32 alone.
+        which, _, name = key.removesuffix("_f64").removesuffix("__first64").partition(".")
+        if which not in ends or key.endswith("_f64") != bool(twin) or name in NOISE:
+            continue
+        found = ends[which][name].ravel()[: array.size]
+        np.testing.assert_allclose(found, array.ravel(), atol=tolerance, rtol=0, err_msg=key)
+        compared.add(name)
+    missing = golden.cases("kmcl_train")[case]["params"].keys() - compared - set(NOISE)
+    assert missing <= ({"kmm.mean.weight", "kmm.var.weight"} if twin else set()), missing
+
+
+@pytest.mark.parametrize("case", golden.names("kmcl_train"))
+def test_schedules_are_the_originals(case):
+    extra, expected = golden.cases("kmcl_train")[case]["extra"], golden.arrays("kmcl_train", case)
+    steps = extra["epochs"] * extra["steps_per_epoch"]
+    with jax.enable_x64(True):
+        optimizer = OptimizerConfig(peak_lr=extra["max_lr"])
+        rate = learning_rate(optimizer, ScheduleConfig(), steps)
+        beta1 = one_cycle(0.95, 0.85, 0.95, total_steps=steps, warmup_fraction=0.2)
+        for key, schedule in {"lr": rate, "beta1": beta1}.items():
+            found = jax.vmap(schedule)(jnp.arange(steps))
+            np.testing.assert_allclose(found, expected[key], rtol=1e-12, err_msg=key)
