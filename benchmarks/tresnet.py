@@ -3,7 +3,7 @@
     python benchmarks/tresnet.py [--repeats 9]
 
 Times are medians on this machine's CPU, jax and torch by turns in one process, both with all
-cores. The torch side is `converters.torch_twin` with the same weights; its training step is the
+cores. The torch side is `converters.reference` with the same weights; its training step is the
 asymmetric loss, backward, and `torch.optim.Adam`. Ratios above 1 say that mljax is faster. The
 forward pass compares the logits first: a fast wrong answer is none.
 """
@@ -19,7 +19,8 @@ import torch
 from flax import nnx
 
 from converters import to_torch
-from converters.torch_twin import to_tensors, tresnet_logits
+from converters.reference.linear import to_tensors
+from converters.reference.tresnet import tresnet_logits
 from mljax import create_model
 from mljax.config.schema import (
     Config,
@@ -32,7 +33,7 @@ from mljax.config.schema import (
     TrainConfig,
     part,
 )
-from mljax.models.classifier import merge_model, split_model
+from mljax.models.arrays import merge_model, split_model
 from mljax.training.optimizer import make_optimizer
 from mljax.training.step import make_state, make_train_step
 
@@ -71,7 +72,7 @@ def forward(batch: int, size: int) -> dict[str, Callable[[], object]]:
 
 
 def training(batch: int, size: int) -> dict[str, Callable[[], object]]:
-    """Returns one optimizer step of the net of configs/csv_small_asl.py on both sides."""
+    """Returns one optimizer step of the net of asl/csv on both sides."""
     config = Config(
         data=DataConfig(
             reader=part("digits"), preprocessing=Preprocessing(image_size=size), batch_size=batch

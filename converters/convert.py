@@ -2,39 +2,38 @@
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as ScreenTable
 
-from converters.detect import Detection, detect
-from converters.models import build_model, choose_class_names, choose_preprocessing
-from converters.read_torch import TorchFile, read_torch
-from converters.safe_load import read_file
-from converters.table import ImportReport
+from converters.files.read_torch import TorchFile
+from converters.models import Conversion, convert_checkpoint
+from converters.systems import SYSTEMS
 from converters.verify import verify
 from mljax.checkpoints.checkpoint import save_model
+from mljax.config.load import parse_value
+from mljax.config.part import use_plugins
 from mljax.models.classifier import Classifier
+from mljax.terminal.command import add_plugin_option, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     arguments = _parse(argv)
-    try:
-        _run(arguments, Console())
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(lambda: _run(arguments, Console()))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m converters.convert",
         description="Writes a torch checkpoint as an mljax checkpoint folder.",
+        epilog=_describe_systems(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", help="a .pth, .pth.tar, .ckpt or .safetensors file")
     parser.add_argument("output", type=Path, help="the folder to write; it must not exist")
@@ -45,36 +44,68 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, metavar="N", help="side of the input in pixels")
     for name, what in (("mean", "subtracted from RGB in [0, 1]"), ("std", "divides RGB then")):
         parser.add_argument(f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help=what)
-    for name, default in (("stem", "1e-2"), ("block", "1e-3")):
-        text = f"of TResNet's leaky rectifiers ({default}; 1e-6 for the Stanford-Cars L_V2)"
-        parser.add_argument(f"--{name}-slope", type=float, metavar="X", help=text)
-    text = "word vectors of a zero-shot ML-Decoder head, as .npy or the release's .pth"
-    parser.add_argument("--word-vectors", type=Path, metavar="FILE", help=text)
+    text = "what only the system's own files need, as listed below; may be given several times"
+    parser.add_argument(
+        "--argument", action="append", default=[], metavar="NAME=VALUE", dest="own", help=text
+    )
     parser.add_argument("--verify", action="store_true", help="compare with torch before writing")
+    add_plugin_option(parser)
     return parser.parse_args(argv)
 
 
+def _describe_systems() -> str:
+    """Returns what is known about each system, for the end of the help."""
+    lines = ["systems, told from the file, and their arguments:"]
+    for system in SYSTEMS.values():
+        lines.append(f"  {system.name}: {system.networks}")
+        for name, text in system.arguments.items():
+            indent = " " * 6
+            lines += textwrap.wrap(
+                f"{name}: {text}", 92, initial_indent=indent, subsequent_indent=f"{indent}  "
+            )
+    return "\n".join(lines)
+
+
+def _own_arguments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Returns {name: value}; values are Python literals, and what is none is taken as text.
+
+    Raises:
+      ValueError: for an assignment without a name, or a name that is given twice.
+    """
+    found: dict[str, Any] = {}
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
+        if not separator or not name:
+            raise ValueError(f"--argument: expected NAME=VALUE, got {assignment!r}")
+        if name in found:
+            raise ValueError(f"--argument: {name} is given twice")
+        found[name] = parse_value(text)
+    return found
+
+
 def _run(arguments: argparse.Namespace, console: Console) -> None:
+    use_plugins(arguments.plugin)
     if arguments.output.exists():
         raise ValueError(f"{arguments.output}: exists already; name a new folder or remove it")
     names = None
     if arguments.class_names is not None:
         lines = arguments.class_names.read_text(encoding="utf-8").splitlines()
         names = [line.strip() for line in lines if line.strip()]
-    file = read_torch(arguments.source, key=arguments.key)
-    detection = detect(file.tensors, file.name)
-    slopes = {"stem_slope": arguments.stem_slope, "block_slope": arguments.block_slope}
-    words = None if arguments.word_vectors is None else _read_array(arguments.word_vectors)
-    model, report = build_model(file, detection, slopes, words)
-    model.class_names = choose_class_names(
-        file, model.spec.num_classes, names, arguments.class_descriptions
-    )
     mean, std = (tuple(x) if x else None for x in (arguments.mean, arguments.std))
-    model.preprocessing = choose_preprocessing(file, detection, arguments.image_size, mean, std)
-    facts = _describe(file, detection, model, report)
+    conversion = convert_checkpoint(
+        arguments.source,
+        _own_arguments(arguments.own),
+        key=arguments.key,
+        class_names=names,
+        class_descriptions=arguments.class_descriptions,
+        image_size=arguments.image_size,
+        mean=mean,
+        std=std,
+    )
+    facts = _describe(conversion)
     if arguments.verify:
-        facts["verified"] = _verify(model, file, arguments.source)
-    save_model(arguments.output, model, card=_card(facts))
+        facts["verified"] = _verify(conversion.model, conversion.file, arguments.source)
+    save_model(arguments.output, conversion.model, card=_card(facts))
     facts["written to"] = str(arguments.output)
     screen = ScreenTable(show_header=False, box=None)
     for name, text in facts.items():
@@ -82,38 +113,16 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     console.print(screen)
 
 
-def _read_array(path: Path) -> np.ndarray:
-    """Returns the one array of a numpy or torch file.
-
-    Raises:
-      ValueError: if the file holds something else.
-      FileNotFoundError: if there is no such file.
-    """
-    if path.suffix == ".npy":
-        try:
-            content = np.load(path)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path}: cannot be read as an array: {error}") from error
-    else:
-        _, content = read_file(path)
-    if hasattr(content, "detach"):
-        content = content.detach().float().numpy()
-    if not isinstance(content, np.ndarray):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, expected one array")
-    return content
-
-
-def _describe(
-    file: TorchFile, detection: Detection, model: Classifier, report: ImportReport
-) -> dict[str, str]:
+def _describe(conversion: Conversion) -> dict[str, str]:
     """Returns {what: text} of everything that a reader of the report or the card asks."""
+    file, detection, report = conversion.file, conversion.detection, conversion.report
     reasons: dict[str, list[str]] = {}
     for name, reason in report.unused.items():
         reasons.setdefault(reason, []).append(name)
     ignored = [f"{len(v)} ({why}), such as {v[0]}" for why, v in reasons.items()]
-    names = model.class_names
+    names = conversion.model.class_names
     shown = "none; give them by --class-names FILE" if names is None else _shorten(names)
-    preprocessing = model.preprocessing
+    preprocessing = conversion.model.preprocessing
     assert preprocessing is not None
     size = preprocessing.image_size
     return {
@@ -145,7 +154,7 @@ def _verify(model: Classifier, file: TorchFile, source: str) -> str:
     assert model.preprocessing is not None
     result = verify(model, file.tensors, image_size=model.preprocessing.image_size)
     if result is None:
-        return "no: there is no torch twin of this network here"
+        return "no: there is no torch reference of this network here"
     text = (
         f"largest difference of a logit from torch {result.difference:.1e}, logits up to "
         f"{result.largest:.3g}, on 2 random images of {result.image_size} px"

@@ -1,7 +1,13 @@
-"""Models from torch checkpoints, and torch state dicts from models."""
+"""Models from torch checkpoints, and torch state dicts from models.
 
+Nothing here is about one system: `converters.systems` tells, reads and writes each.
+"""
+
+import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,32 +15,33 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from converters.detect import Detection, detect
-from converters.kernel_mixture import ENCODER, kernel_mixture_table
-from converters.ml_decoder import ml_decoder_table
-from converters.read_torch import TorchFile, read_torch
-from converters.resnet import resnet_table
-from converters.table import ImportReport, Table, export_tensors, import_tensors, join
-from converters.tresnet import Naming, linear_head_table, tresnet_table
-from mljax.backbones.resnet import ResNet
-from mljax.backbones.tresnet import TResNet
-from mljax.config.schema import Part, Preprocessing
+from converters.files.read_array import read_array
+from converters.files.read_torch import TorchFile, read_torch
+from converters.systems import SYSTEMS
+from converters.systems.system import Detection, System
+from converters.table import ImportReport, Table, export_tensors, import_tensors
+from mljax.config.part import resolve
+from mljax.config.schema import Preprocessing
+from mljax.config.signatures import bind, suggest
 from mljax.data.readers.open_images import class_names_of
-from mljax.heads import HEADS
-from mljax.heads.kernel_mixture import KernelMixture
-from mljax.heads.linear import Linear
-from mljax.heads.ml_decoder import MLDecoder
 from mljax.models.classifier import Classifier, ModelSpec, abstract_model
 
-BACKBONE_TABLES: dict[type[nnx.Module], Callable[..., Table]] = {
-    TResNet: tresnet_table,
-    ResNet: resnet_table,
-}
-HEAD_TABLES: dict[type[nnx.Module], Callable[..., Table]] = {
-    Linear: linear_head_table,
-    MLDecoder: ml_decoder_table,
-    KernelMixture: kernel_mixture_table,
-}
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A converted checkpoint, and how it came about.
+
+    Attributes:
+      model: the network in eval mode, with its class names and preprocessing.
+      file: what was read.
+      detection: what it was found to be.
+      report: what the import did.
+    """
+
+    model: Classifier
+    file: TorchFile
+    detection: Detection
+    report: ImportReport
 
 
 def from_torch(
@@ -46,9 +53,7 @@ def from_torch(
     image_size: int | None = None,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
-    stem_slope: float | None = None,
-    block_slope: float | None = None,
-    word_vectors: np.ndarray | None = None,
+    **arguments: Any,  # noqa: ANN401
 ) -> Classifier:
     """Returns the network of a torch checkpoint, in eval mode.
 
@@ -63,120 +68,173 @@ def from_torch(
       class_descriptions: path of OpenImages' `oidv6-class-descriptions.csv`, which turns class
         names that are MIDs (`/m/...`) into display names.
       image_size: side of the input in pixels; None takes it from a file name such as
-        `..._448.pth`, else 224.
-      mean: subtracted from images in [0, 1]; None takes the system's (TResNet: 0).
-      std: divides them after that; None takes the system's (TResNet: 1).
-      stem_slope: of the stem's leaky rectifier; None is 1e-2. The L_V2 of Alibaba-MIIL/TResNet
-        (`stanford_cars_tresnet-l-v2_96_27.pth`) alone has 1e-6 here and in its blocks.
-      block_slope: of the blocks' leaky rectifiers; None is 1e-3.
-      word_vectors: `[k, w]` or `[w, k]`, of the classes of a zero-shot ML-Decoder head, which no
-        file holds.
+        `..._448.pth`, else the system's.
+      mean: subtracted from images in [0, 1]; None takes the system's.
+      std: divides them after that; None takes the system's.
+      **arguments: those of the system that matches, as `converters.SYSTEMS[...].arguments` and
+        `python -m converters.convert --help` list them. An array may be given as the path of a
+        `.npy` or torch file that holds it.
 
     Raises:
-      ValueError: for a file that cannot be read, is of no known system, or does not fit it.
+      ValueError: for a file that cannot be read, is of no known system, or does not fit it, or an
+        argument that its system does not take.
       FileNotFoundError: if there is no such file.
       ImportError: if torch is not installed.
     """
+    return convert_checkpoint(
+        source,
+        arguments,
+        key=key,
+        class_names=class_names,
+        class_descriptions=class_descriptions,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+    ).model
+
+
+def convert_checkpoint(
+    source: str | os.PathLike | Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    *,
+    key: str | None,
+    class_names: Sequence[str] | None,
+    class_descriptions: str | os.PathLike | None,
+    image_size: int | None,
+    mean: tuple[float, float, float] | None,
+    std: tuple[float, float, float] | None,
+) -> Conversion:
+    """Returns the network of a torch checkpoint with all that a report needs; see `from_torch`."""
     file = read_torch(source, key=key)
-    detection = detect(file.tensors, file.name)
-    slopes = {"stem_slope": stem_slope, "block_slope": block_slope}
-    model, _ = build_model(file, detection, slopes, word_vectors)
+    system, detection = detect(file.tensors, file.name, **arguments)
+    model, report = build_model(file, system, detection)
     model.class_names = choose_class_names(
         file, model.spec.num_classes, class_names, class_descriptions
     )
     model.preprocessing = choose_preprocessing(file, detection, image_size, mean, std)
-    return model
+    return Conversion(model=model, file=file, detection=detection, report=report)
 
 
-def to_torch(model: Classifier, *, naming: Naming = "original") -> dict[str, np.ndarray]:
+def to_torch(model: Classifier, *, naming: str = "original") -> dict[str, np.ndarray]:
     """Returns the state dict that the original code loads strictly, in its order.
+
+    Counters of batches are left out; all codes do without them.
 
     Args:
       model: a network for which there is a table.
-      naming: `original`, with the raw weights of in-place activated batch norm, or `timm`, with
-        its gains; for a ResNet these are torchvision's names, and `supcon` SupContrast's. Counters
-        of batches are left out; all codes do without them.
+      naming: whose names, among the `namings` of the systems that write such a network.
 
     Raises:
-      ValueError: for a backbone or head without a table.
+      ValueError: for a network without a table, or another naming.
     """
-    return export_tensors(find_table(model, naming, naming), model)
+    return export_tensors(find_table(model, naming), model)
 
 
-def find_table(model: Classifier, naming: Naming, head_naming: Naming) -> Table:
+def find_system(tensors: Mapping[str, np.ndarray], name: str = "the source") -> System:
+    """Returns the first system that a state dict is of.
+
+    Args:
+      tensors: a torch state dict without wrapper levels in its names.
+      name: of the source, for messages.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    for system in SYSTEMS.values():
+        if system.matches(tensors):
+            return system
+    first = ", ".join(list(tensors)[:4])
+    known = "; ".join(system.networks for system in SYSTEMS.values())
+    raise ValueError(
+        f"{name}: is of no known system; known are {known}. Its first tensors are {first}"
+    )
+
+
+def detect(
+    tensors: Mapping[str, np.ndarray],
+    name: str = "the source",
+    **arguments: Any,  # noqa: ANN401
+) -> tuple[System, Detection]:
+    """Tells system, variant and their arguments from names and shapes.
+
+    A single missing tensor does not change the answer; the import then reports it.
+
+    Args:
+      tensors: a torch state dict without wrapper levels in its names.
+      name: of the source, for messages.
+      **arguments: what the file cannot tell.
+
+    Raises:
+      ValueError: for a state dict of no known system or one that is cut down, or an argument that
+        the system does not take.
+    """
+    system = find_system(tensors, name)
+    parameters = inspect.signature(system.detect).parameters
+    for argument, value in arguments.items():
+        annotation = parameters[argument].annotation if argument in parameters else None
+        is_path = isinstance(value, (str, os.PathLike))
+        if is_path and np.ndarray in (annotation, *typing.get_args(annotation)):
+            arguments[argument] = read_array(Path(value))
+    bind(system.detect, arguments, f"{name}: {system.name}")
+    return system, system.detect(tensors, name, **arguments)
+
+
+def find_table(model: Classifier, naming: str = "original") -> Table:
     """Returns the table of a network, which may be abstract.
 
     Raises:
-      ValueError: for a backbone or head without a table.
+      ValueError: for a network that no system writes, or not by these names.
     """
-    for part, known in ((model.backbone, BACKBONE_TABLES), (model.head, HEAD_TABLES)):
-        if type(part) not in known:
-            raise ValueError(
-                f"there is no conversion table for {type(part).__name__}; "
-                f"there are tables for {', '.join(kind.__name__ for kind in known)}"
-            )
-    prefix = ENCODER if type(model.head) is KernelMixture else ""
-    # A ResNet's classifier is `fc`, whatever stands there.
-    place = {"source": "fc"} if type(model.backbone) is ResNet else {}
-    return join(
-        BACKBONE_TABLES[type(model.backbone)](model.backbone, naming, source=prefix),
-        HEAD_TABLES[type(model.head)](model.head, head_naming, **place),
+    pair = (type(model.backbone), type(model.head))
+    fitting = [system for system in SYSTEMS.values() if pair in system.pairs]
+    if not fitting:
+        known = [pair for system in SYSTEMS.values() for pair in system.pairs]
+        listed = ", ".join(dict.fromkeys(map(_describe_pair, known)))
+        raise ValueError(
+            f"there is no conversion table for {_describe_pair(pair)}; there are tables for "
+            f"{listed}"
+        )
+    for system in fitting:
+        if naming in system.namings:
+            return system.table(model, naming)
+    namings = [name for system in fitting for name in system.namings]
+    raise ValueError(
+        f"{_describe_pair(pair)} has {' or '.join(namings)} names, got naming={naming!r}"
+        f"{suggest(naming, namings)}"
     )
+
+
+def _describe_pair(pair: tuple[type, type]) -> str:
+    return " with ".join(kind.__name__ for kind in pair)
 
 
 def build_model(
-    file: TorchFile,
-    detection: Detection,
-    slopes: Mapping[str, float | None],
-    word_vectors: np.ndarray | None = None,
+    file: TorchFile, system: System, detection: Detection
 ) -> tuple[Classifier, ImportReport]:
     """Returns the detected network with the file's weights, in eval mode, and what was done.
 
-    Args:
-      file: the weights.
-      detection: what they are.
-      slopes: arguments of the backbone that the file cannot tell; None is the backbone's default.
-      word_vectors: `[k, w]`, for a zero-shot head.
-
     Raises:
-      ValueError: if there is no table for the network, or the file does not fit it.
+      ValueError: if there is no such head, or the file does not fit the network.
     """
-    if detection.head.name not in HEADS:
+    try:
+        resolve(detection.head.name, "head")
+    except ValueError as error:
         raise ValueError(
-            f"{file.name}: is a {detection.description}; there is no conversion table for this "
-            f"head yet, only for {', '.join(HEADS)}"
-        )
-    given = {name: value for name, value in slopes.items() if value is not None}
-    backbone = Part(name=detection.backbone.name, kwargs={**detection.backbone.kwargs, **given})
-    word_vectors = _oriented(word_vectors, detection, file.name)
-    num_classes = detection.num_classes if word_vectors is None else len(word_vectors)
+            f"{file.name}: is a {detection.description}, which has no place here yet: {error}"
+        ) from error
     # Abstract: the arrays come from the file, so nothing is initialized or compiled.
     model = abstract_model(
-        ModelSpec(backbone=backbone, head=detection.head, num_classes=num_classes)
-    )
-    table = find_table(model, detection.naming, detection.head_naming)
-    report = import_tensors(table, file.tensors, model, file.name)
-    if word_vectors is not None:
-        model.head.word_vectors.set_value(jnp.array(word_vectors, jnp.float32))
-    return model, report
-
-
-def _oriented(
-    word_vectors: np.ndarray | None, detection: Detection, name: str
-) -> np.ndarray | None:
-    """Returns the word vectors `[k, w]`; those of the ML-Decoder release are `[w, k]`."""
-    width = detection.head.kwargs.get("word_vector_size")
-    if width is None and word_vectors is not None:
-        raise ValueError(f"{name}: is a {detection.description}, which takes no word_vectors")
-    shape = None if word_vectors is None else word_vectors.shape
-    if width is not None and (shape is None or len(shape) != 2 or shape[1] != width):
-        if word_vectors is not None and shape is not None and len(shape) == 2 and shape[0] == width:
-            return word_vectors.T
-        raise ValueError(
-            f"{name}: is a {detection.description}, which needs word_vectors [classes, {width}], "
-            f"got {shape}; they come with the data set, not with the weights"
+        ModelSpec(
+            backbone=detection.backbone, head=detection.head, num_classes=detection.num_classes
         )
-    return word_vectors
+    )
+    table = system.table(model, detection.naming)
+    assert table.kept.keys() == detection.arrays.keys(), "no file tells these variables"
+    report = import_tensors(table, file.tensors, model, file.name)
+    paths = {".".join(map(str, path)): v for path, v in nnx.to_flat_state(nnx.state(model))}
+    for path, array in detection.arrays.items():
+        paths[path].set_value(jnp.array(array, paths[path].dtype))
+    return model, report
 
 
 def choose_class_names(
@@ -247,7 +305,7 @@ def _size_in_name(name: str) -> int | None:
     """Returns the first number in a file's name that can be an image size: 448 in `x_448.pth`.
 
     Those in `model-10-320.ckpt`, as the original scripts name what they train, are an epoch and a
-    step; the one in KMCL's `ema-model-asl-COCO_tresnet_m_ID_640.ckpt` is random.
+    step; an identifier, as in `ema-model_ID_640.ckpt`, is random.
     """
     stem = Path(name).stem
     if stem.startswith("model-"):

@@ -38,7 +38,7 @@ class Row:
 
     Attributes:
       sources: names in the torch state dict.
-      targets: dotted paths in the network, such as `backbone.stages.0.1.conv1.conv.kernel`.
+      targets: dotted paths in the network, such as `backbone.stages.0.1.conv1.norm.scale`.
     """
 
     sources: tuple[str, ...]

@@ -1,74 +1,230 @@
-"""Trains a recipe: `python -m mljax.train --config configs/quickstart.py --workdir runs/first`.
+"""Trains a config: `python -m mljax.train --config quickstart --workdir runs/first`.
 
-A second call with the same workdir resumes. Exit codes: 0 done, 1 an error in the recipe, the data
+A second call with the same workdir resumes. Exit codes: 0 done, 1 an error in the config, the data
 or the run (its message says what to do), 143 ended by SIGTERM and, in a run of one process, 130 by
 Ctrl-C, after saving a checkpoint. A second Ctrl-C ends at once.
 """
 
 import argparse
 import contextlib
+import functools
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
-from jaxtyping import Float
+from flax import nnx
+from jax.sharding import Mesh
 from rich.console import Console
-from rich.table import Table
 
+from mljax.checkpoints.card import training_card
 from mljax.checkpoints.checkpoint import check_path
-from mljax.config.schema import Config, load_config, override
+from mljax.config.load import load_config, override, write_config
+from mljax.config.part import use_plugins
+from mljax.config.schema import Config
+from mljax.config.shipped import print_configs
+from mljax.data.pipeline import Batches, eval_batches, train_batches
+from mljax.data.records import Records
 from mljax.devices.compilation_cache import use_compilation_cache
-from mljax.devices.mesh import put_batch
-from mljax.evaluate import collect_scores
-from mljax.evaluation.multilabel import Evaluation, evaluate_scores, print_evaluation
-from mljax.losses.prior import write_prior
-from mljax.models.classifier import Arrays
-from mljax.training.interruption import Termination
-from mljax.training.metric_log import (
-    MetricLog,
-    Throughput,
-    annotated_shares,
-    draw_prior,
-    make_progress,
+from mljax.devices.mesh import make_mesh, put_batch, state_sharding
+from mljax.devices.processes import join_processes
+from mljax.evaluation.evaluate import outputs_read
+from mljax.evaluation.weights import (
+    Found,
+    better_weights,
+    evaluate_weights,
+    scalars,
+    show_figure,
+    shown,
 )
-from mljax.training.run import Run, describe, make_run, write_recipe
+from mljax.models.arrays import Arrays, class_arrays, merge_model
+from mljax.models.classifier import Classifier, for_classes
+from mljax.models.inference import make_forward
+from mljax.terminal.command import add_plugin_option, run_command
+from mljax.training.gradients import make_gradients
+from mljax.training.initialize import make_model
+from mljax.training.interruption import Interruption
+from mljax.training.loop import Loop
+from mljax.training.metric_log import MetricLog
+from mljax.training.objective import make_terms
+from mljax.training.optimizer import check_groups, make_optimizer
+from mljax.training.parts import Parts, check_batch_sizes, check_same_classes, resolve_parts
+from mljax.training.progress import Best, Progress
 from mljax.training.run_checkpoints import RunCheckpoints, save_only
-from mljax.training.step import TrainState
+from mljax.training.schedules import Schedule, hyperparameters
+from mljax.training.state import TrainState, make_state
+from mljax.training.step import check_finite, jit_step, make_train_step
+from mljax.training.stopping import restore_rules, update_rules
+from mljax.training.summary import closing_lines, describe, print_table
+from mljax.training.trackers import draw_trackers, save_trackers
 
-# What a run remembers besides its state: the best figure, images skipped, the last evaluation.
-Progress = dict[str, Any]
+# ---- from the config to everything that the loop needs
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Output:
-    """Where a run puts what it finds; only the first process has a log."""
+class _Training:
+    """What the loop and a dry run need.
 
-    workdir: Path
-    checkpoints: RunCheckpoints
-    log: MetricLog | None
-    console: Console
+    Attributes:
+      config: for the numbers of the loop.
+      parts: of the config.
+      train: the training split.
+      evaluation: the split that is evaluated.
+      train_batches: `train_batches(start_step=0)`: this process's batches from a step on.
+      eval_batches: `eval_batches()`: this process's batches of the evaluated split.
+      model: structure, class names, preprocessing; its arrays belong to `state`.
+      evaluated: the same for the classes of the evaluated split.
+      mesh: the devices.
+      schedule: hyperparameters over the steps.
+      state: before the first step.
+      step: jitted `step(state, batch, key, hyperparameters)`; it donates the state.
+      forward: `forward(params, statistics, images)`, for the evaluated classes.
+      steps_per_epoch: images // batch_size, at least 1.
+      total_steps: optimizer steps of the whole run.
+      description: of all this, for people.
+    """
+
+    config: Config
+    parts: Parts
+    train: Records
+    evaluation: Records
+    train_batches: Callable[..., Batches]
+    eval_batches: Callable[[], Batches]
+    model: Classifier
+    evaluated: Classifier
+    mesh: Mesh
+    schedule: Schedule
+    state: TrainState
+    step: Any
+    forward: Any
+    steps_per_epoch: int
+    total_steps: int
+    description: dict[str, str]
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What reacts to evaluations: schedules, by hyperparameter, and the stopping rule."""
+        rules = {name: value for name, value in self.schedule.items() if hasattr(value, "update")}
+        return rules if self.parts.stop is None else {**rules, "stop": self.parts.stop}
 
 
-class NonFiniteError(ValueError):
-    """A loss or gradient that is not finite, under the policy `stop`."""
+def _prepare(config: Config) -> _Training:
+    """Returns the training of a config, on all devices of all processes.
+
+    Raises:
+      ValueError: for whatever does not fit in the config, the data or the devices.
+      FileNotFoundError: for data, a checkpoint or a file of an argument that is not there.
+    """
+    parts = resolve_parts(config)
+    mesh = make_mesh()
+    check_batch_sizes(config, mesh.size)
+    train, evaluation = (
+        parts.reader(split) for split in (config.data.train_split, config.data.eval_split)
+    )
+    check_same_classes(train, evaluation)
+    model, initialized = make_model(
+        config.model.backbone,
+        config.model.head,
+        train.classes,
+        dtype=config.model.dtype,
+        preprocessing=config.data.preprocessing,
+        seed=config.seed,
+        init_from=config.model.init_from,
+    )
+    evaluated = model
+    if evaluation.class_vectors is not None:
+        evaluated = for_classes(model, evaluation.classes)
+
+    steps_per_epoch = max(len(train) // config.data.batch_size, 1)
+    total_steps = max(round(config.train.epochs * steps_per_epoch), 1)
+    schedule = parts.schedule(config.optimizer.peak_lr, total_steps, steps_per_epoch)
+    optimizer = make_optimizer(
+        config.optimizer.algorithm, config.optimizer.groups, config.optimizer.clip_norm
+    )
+
+    gradients = make_gradients(
+        model,
+        make_terms(config.losses, train.class_names),
+        trackers=parts.trackers,
+        batch_norm_groups=config.train.batch_norm_groups,
+    )
+    for wrap in parts.wrappers:
+        gradients = wrap(gradients)
+
+    state = make_state(
+        model,
+        optimizer,
+        hyperparameters(schedule, 0),
+        ema_decay=config.train.ema_decay,
+        trackers=parts.trackers,
+    )
+    check_groups(state.params, config.optimizer.groups)
+    shardings = state_sharding(mesh, state, fsdp=config.train.fsdp)
+    step = make_train_step(gradients, optimizer, ema_decay=config.train.ema_decay)
+    forward = make_forward(evaluated, mesh, outputs_read(make() for make in parts.evaluators))
+    loading = {
+        "preprocessing": config.data.preprocessing,
+        "num_workers": config.data.num_workers,
+        "bad_images": config.data.bad_images,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+    description = describe(
+        config,
+        train,
+        evaluation,
+        params=state.params,
+        devices=mesh.devices.flat,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        initialized=initialized,
+    )
+    return _Training(
+        config=config,
+        parts=parts,
+        train=train,
+        evaluation=evaluation,
+        train_batches=functools.partial(
+            train_batches,
+            train,
+            augment=parts.augment,
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+            **loading,
+        ),
+        eval_batches=functools.partial(
+            eval_batches, evaluation, batch_size=config.data.eval_batch_size, **loading
+        ),
+        model=model,
+        evaluated=evaluated,
+        mesh=mesh,
+        schedule=schedule,
+        state=jax.device_put(state, shardings),
+        step=jit_step(step, mesh, shardings),
+        forward=forward,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        description=description,
+    )
 
 
-def fit(config: Config, workdir: str | Path, *, console: Console | None = None) -> Evaluation:
+# ---- the run
+
+
+def fit(config: Config, workdir: str | Path, *, console: Console | None = None) -> dict[str, Any]:
     """Trains `config` in `workdir`, or goes on with the run that is there, to its end.
 
     Returns:
-      The last evaluation of the better of plain and averaged weights.
+      The figures of the last evaluation of the better of plain and averaged weights, such as
+      `mAP` in percent.
 
     Raises:
-      ValueError: for a recipe, data or devices that do not fit together.
+      ValueError: for a config, data or devices that do not fit together.
       NonFiniteError: see `train.non_finite`.
       SystemExit: when a checkpoint is saved, with code 143 after SIGTERM or, in a run of one
         process, 130 after Ctrl-C.
@@ -78,318 +234,227 @@ def fit(config: Config, workdir: str | Path, *, console: Console | None = None) 
     check_path(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"workdir {workdir}: is a file, expected a folder or a new name")
-    run = make_run(config)
+    training = _prepare(config)
     checkpoints = RunCheckpoints(
-        workdir / "checkpoints", run.model, config, keep=config.train.keep_checkpoints
+        workdir / "checkpoints", training.model, config, keep=config.train.keep_checkpoints
     )
     with contextlib.ExitStack() as stack:
+        # Entered first, so that a signal is heard until the last checkpoint is sealed.
+        interruption = stack.enter_context(Interruption())
         stack.callback(checkpoints.close)
-        state, progress = run.state, {"best": None, "skipped": [], "evaluated": 0}
-        if restored := checkpoints.restore(run.state):
+        state, progress = training.state, Progress()
+        if restored := checkpoints.restore(training.state):
             state, progress = restored
             if not checkpoints.tidy(workdir / "best"):
-                progress["best"] = None
+                progress = replace(progress, best=None)
+            restore_rules(training.rules, progress.states)
+            # A rule that is gone stops nothing any more.
+            progress = replace(progress, stopped=progress.stopped and config.train.stop is not None)
         start = int(state.step)
         log = None
         if jax.process_index() == 0:
-            write_recipe(workdir, config, resumed=start > 0)
+            write_config(workdir / "config.json", config, resumed=start > 0)
             log = MetricLog(workdir, resumed_step=start)
             stack.callback(log.close)
-        _print_start(run, start, console)
-        output = _Output(workdir=workdir, checkpoints=checkpoints, log=log, console=console)
-        return _loop(run, state, progress, output)
+        resumed = {"resumed": f"after step {start}"} if start else {}
+        print_table(training.description | resumed, console)
 
-
-def _loop(run: Run, state: TrainState, progress: Progress, output: _Output) -> Evaluation:
-    """Steps from where `state` is to the end; evaluates, logs and saves on the way."""
-    train, key = run.config.train, jax.random.key(run.config.seed)
-    every = train.checkpoint_every_steps or run.steps_per_epoch
-    start = saved = int(state.step)
-    evaluation = None
-    pending: dict[str, Any] = {}
-    speed = Throughput(run.config.data.batch_size)
-    with (
-        Termination() as termination,
-        run.train_batches(start) as batches,
-        make_progress(output.console) as bar,
-    ):
-        task = bar.add_task("training", total=run.total_steps, completed=start, status="")
-        try:
-            if _evaluation_is_due(run, start) and progress["evaluated"] < start:
-                # The run was ended in the midst of this evaluation.
-                evaluation = _evaluate(run, state, progress, output, termination)
-                output.checkpoints.save(state, progress)
-            speed.start(start)
-            for step in range(start + 1, run.total_steps + 1):
-                termination.check()
-                batch = next(batches)
-                progress["skipped"] += batch["index"][~batch["valid"]].tolist()
-                inputs = {k: v for k, v in batch.items() if k != "index"}
-                state, metrics = run.step(state, put_batch(inputs, run.mesh), key)
-                # The check waits for the step before, so that this one is already under way.
-                _check_finite(pending, run, step - 1)
-                pending, last = metrics, step == run.total_steps
-                if output.log is not None and (step % train.log_every_steps == 0 or last):
-                    _log(output.log, step, metrics, speed)
-                    bar.update(task, status=f"loss {float(metrics['loss']):.4g}")
-                if _evaluation_is_due(run, step):
-                    _check_finite(pending, run, step)
-                    evaluation = _evaluate(run, state, progress, output, termination)
-                    speed.start(step)
-                if step % run.steps_per_epoch == 0:
-                    _write_prior(run, state, output.workdir)
-                if step % every == 0 or last:
-                    _save(run, state, progress, output, pending)
-                    saved = step
-                bar.update(task, completed=step)
-            if evaluation is None:
-                # The run was complete: its log has this evaluation already.
-                unlogged = replace(output, log=None)
-                evaluation = _evaluate(run, state, progress, unlogged, termination)
-        except Exception:
-            # Besides RunEndedError: the same signal may have ended the workers that make batches.
-            if not termination.signal:
-                raise
-            if int(state.step) > saved:
-                _save(run, state, progress, output, pending)
-            output.checkpoints.wait()
-            output.console.print(f"ended after step {int(state.step)}; the same command goes on")
-            raise SystemExit(128 + termination.signal) from None
-    _print_end(run, state, progress, evaluation, output)
-    _print_prior(run, _write_prior(run, state, output.workdir), output)
-    return evaluation
-
-
-def _log(log: MetricLog, step: int, metrics: dict[str, Any], speed: Throughput) -> None:
-    scalars = {f"train/{k}": float(v) for k, v in metrics.items() if k != "finite"}
-    log.write(step, scalars | {"train/images_per_second": speed.rate(step)})
-
-
-def _save(
-    run: Run, state: TrainState, progress: Progress, output: _Output, metrics: dict[str, Any]
-) -> None:
-    """Starts saving a checkpoint, unless the step that `metrics` are of was not finite."""
-    _check_finite(metrics, run, int(state.step))
-    progress["skipped"] = _skipped_anywhere(run, progress["skipped"])
-    output.checkpoints.save(state, progress)
-
-
-def _evaluation_is_due(run: Run, step: int) -> bool:
-    interval = run.config.eval.every_epochs * run.steps_per_epoch
-    return step % interval == 0 or step == run.total_steps
-
-
-def _check_finite(metrics: dict[str, Any], run: Run, step: int) -> None:
-    if not metrics or bool(metrics["finite"]) or run.config.train.non_finite == "skip":
-        return
-    terms = {k.removeprefix("loss/"): float(v) for k, v in metrics.items() if k.startswith("loss/")}
-    guilty = [f"{name} is {value}" for name, value in terms.items() if not np.isfinite(value)]
-    if not guilty:
-        guilty = ["all losses are finite, but a gradient or an update is not"]
-    raise NonFiniteError(
-        f"step {step}: {'; '.join(guilty)}. The parameters were left as they were before this "
-        "step. Lower optimizer.peak_lr, look at the images of this step, or pass --set "
-        "train.non_finite=skip to leave such steps out"
-    )
-
-
-def _skipped_anywhere(run: Run, skipped: list[int]) -> list[int]:
-    """Returns the training images, by number, that were skipped as bad in any process."""
-    bad = np.zeros(len(run.train), bool)
-    bad[skipped] = True
-    if jax.process_count() > 1 and run.config.data.bad_images == "skip":
-        bad = multihost_utils.process_allgather(bad).any(axis=0)
-    return np.flatnonzero(bad).tolist()
-
-
-def _evaluate(
-    run: Run, state: TrainState, progress: Progress, output: _Output, termination: Termination
-) -> Evaluation:
-    """Evaluates plain and averaged weights; keeps the network if it is the best so far."""
-    step = int(state.step)
-    weights: dict[str, tuple[Arrays, Arrays]] = {"plain": (state.params, state.stats)}
-    if state.ema_params:
-        weights["ema"] = (state.ema_params, state.ema_stats)
-    with run.eval_batches() as batches:
-        scores, labels, ignored, skipped = collect_scores(
-            lambda images: np.stack([run.forward(*w, images) for w in weights.values()]),
-            termination.between(batches),
+        keeper = _Keeper(training=training, workdir=workdir, log=log, console=console)
+        loop = Loop(
+            step=training.step,
+            state=state,
+            progress=progress,
+            schedule=training.schedule,
+            key=jax.random.key(config.seed),
+            mesh=training.mesh,
+            train=config.train,
+            steps_per_epoch=training.steps_per_epoch,
+            total_steps=training.total_steps,
+            num_records=len(training.train),
+            evaluate=keeper.evaluate_and_keep,
+            evaluate_every_steps=config.eval.every_epochs * training.steps_per_epoch,
+            at_epoch=keeper.save_trackers,
+            checkpoints=checkpoints,
+            log=log,
+            batch_size=config.data.batch_size,
+            console=console,
         )
-    threshold = run.config.eval.threshold
-    found = {
-        name: evaluate_scores(s, labels, ignored=ignored, threshold=threshold)
-        for name, s in zip(weights, scores, strict=True)
-    }
-    figures = {name: e.mean_average_precision for name, e in found.items()}
-    better = max(figures, key=lambda name: np.nan_to_num(figures[name], nan=-1.0))
-    if output.log is not None:
-        output.log.write(step, {f"eval/mAP_{name}": value for name, value in figures.items()})
-    shown = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
-    epoch = step / run.steps_per_epoch
-    partial = " over annotated labels" if found[better].partial else ""
-    bad = f", {len(skipped)} bad images skipped" if skipped else ""
-    output.console.print(
-        f"epoch {epoch:g}, step {step}: mAP{partial} {shown}{bad}", highlight=False
-    )
-    best = progress["best"]
-    if best is None or math.isnan(best["mAP"]) or figures[better] > best["mAP"]:
-        progress["best"] = {"mAP": figures[better], "step": step, "weights": better}
-        _save_best(run, weights[better], progress["best"], output.workdir)
-    progress["evaluated"] = step
-    return found[better]
+        loop.go(training.train_batches, interruption)
+        return keeper.finish(loop.state, loop.progress, interruption)
 
 
-def _write_prior(run: Run, state: TrainState, workdir: Path) -> Float[np.ndarray, " k"] | None:
-    """Writes the class prior and returns it, if the run estimates one."""
-    if not run.config.train.estimate_prior:
-        return None
-    mean = state.prior["mean"]
-    if jax.process_count() > 1:
-        mean = multihost_utils.process_allgather(mean, tiled=True)
-    if jax.process_index() == 0:
-        write_prior(workdir / "prior.csv", run.train.class_names, np.asarray(mean))
-    return np.asarray(mean)
+@dataclass(kw_only=True)
+class _Keeper:
+    """Evaluates, and keeps the best network, the figures, and what the trackers found."""
 
+    training: _Training
+    workdir: Path
+    log: MetricLog | None
+    console: Console
+    found: dict[str, Found] | None = None
 
-def _print_prior(run: Run, prior: Float[np.ndarray, " k"] | None, output: _Output) -> None:
-    """Says where the class prior is; draws it beside the annotations if matplotlib is there."""
-    if prior is None or jax.process_index() != 0:
-        return
-    picture = output.workdir / "prior.png"
-    shares = annotated_shares(run.train.labels)
-    try:
-        draw_prior(picture, run.train.class_names, prior, shares)
-        drawn = f", drawn in {picture}"
-    except ImportError:
-        drawn = "; for a picture: pip install 'mljax[plot]'"
-    line = f"class prior in {output.workdir / 'prior.csv'}{drawn}"
-    output.console.print(line, highlight=False, markup=False)
+    def evaluate(self, state: TrainState, interruption: Interruption) -> dict[str, Found]:
+        """Runs the plain and the averaged weights over the evaluated split."""
+        training = self.training
+        # What belongs to the classes is that of the evaluated ones.
+        of_classes = class_arrays(training.evaluated)
+        networks = {
+            name: lambda images, pair=pair: training.forward(pair[0], pair[1] | of_classes, images)
+            for name, pair in state.weights.items()
+        }
+        threshold = training.config.eval.threshold
+        classes = replace(training.evaluation.classes, threshold=threshold)
+        with training.eval_batches() as batches:
+            return evaluate_weights(
+                networks, training.parts.evaluators, interruption.between(batches), classes
+            )
 
+    def evaluate_and_keep(
+        self, state: TrainState, progress: Progress, interruption: Interruption
+    ) -> Progress:
+        """Evaluates, logs, prints, keeps the best network, and asks the stopping rule."""
+        training, step = self.training, int(state.step)
+        best_by = training.config.eval.best_by
+        # Not two tables of scores at a time.
+        self.found = None
+        self.found = self.evaluate(state, interruption)
+        if self.log is not None:
+            self.log.write(step, scalars(self.found))
+        epoch = step / training.steps_per_epoch
+        line = f"epoch {epoch:g}, step {step}: {shown(self.found, best_by)}"
+        self.console.print(line, highlight=False)
+        better, figure = better_weights(self.found, best_by)
+        best = progress.best
+        if best is None or best.figure is None or (figure is not None and figure > best.figure):
+            best = Best(figure=figure, step=step, weights=better)
+            self._save_best(state.weights[better], best)
+        stopped, states = update_rules(training.rules, self.found[better].figures)
+        if stopped:
+            self.console.print(f"step {step}: the stopping rule ends the run")
+        return replace(progress, best=best, evaluated=step, stopped=stopped, states=states)
 
-def _save_best(
-    run: Run, arrays: tuple[Arrays, Arrays], best: dict[str, Any], workdir: Path
-) -> None:
-    card = (
-        f"# {run.config.model.backbone.name}, {run.config.model.head.name} head\n\n"
-        f"- mAP {best['mAP']:.2f} on {run.config.data.reader.name}, split "
-        f"{run.config.data.eval_split} ({len(run.evaluation)} images)\n"
-        f"- {best['weights']} weights of step {best['step']} of {run.total_steps}\n"
-        f"- classes: {', '.join(run.evaluation.class_names)}\n"
-        f"- preprocessing: {run.config.data.preprocessing}\n"
-    )
-    path = workdir / "best" / str(best["step"])
-    save_only(path, run.network(*arrays), recipe=run.config, card=card)
+    def save_trackers(self, state: TrainState) -> None:
+        """Writes what the trackers have so far."""
+        training = self.training
+        save_trackers(training.parts.trackers, state.trackers, training.train.classes, self.workdir)
 
-
-def _print_start(run: Run, start: int, console: Console) -> None:
-    table = Table(show_header=False, box=None)
-    for name, value in describe(run).items():
-        table.add_row(f"[bold]{name}", value)
-    if start:
-        table.add_row("[bold]resumed", f"after step {start}")
-    console.print(table)
-
-
-def _print_end(
-    run: Run, state: TrainState, progress: Progress, evaluation: Evaluation, output: _Output
-) -> None:
-    console = output.console
-    print_evaluation(evaluation, run.evaluation.class_names, console)
-    best = progress["best"]
-    console.print(
-        f"best mAP {best['mAP']:.2f}: {best['weights']} weights of step {best['step']}, in "
-        f"{output.workdir / 'best'}",
-        highlight=False,
-        markup=False,
-    )
-    if skipped := int(state.skipped):
-        console.print(f"{skipped} steps were left out: not finite")
-    if bad := progress["skipped"]:
-        names = ", ".join(run.train.name(index) for index in bad[:10])
-        more = ", ..." if len(bad) > 10 else ""
-        console.print(
-            f"{len(bad)} training images could not be read: {names}{more}",
-            highlight=False,
-            markup=False,
+    def finish(
+        self, state: TrainState, progress: Progress, interruption: Interruption
+    ) -> dict[str, Any]:
+        """Prints how the run ended; returns the figures of the better weights."""
+        training = self.training
+        if self.found is None:
+            # The run was complete: its log has this evaluation already.
+            self.found = self.evaluate(state, interruption)
+        better, _ = better_weights(self.found, training.config.eval.best_by)
+        for evaluator in self.found[better].evaluators:
+            evaluator.show(self.console)
+        lines = closing_lines(
+            progress,
+            best_by=training.config.eval.best_by,
+            folder=self.workdir / "best",
+            skipped_steps=int(state.skipped),
+            name_of=training.train.name,
         )
+        for line in lines:
+            self.console.print(line, highlight=False, markup=False)
+        self.save_trackers(state)
+        tracked = training.parts.trackers, state.trackers, training.train.classes
+        draw_trackers(*tracked, self.workdir, self.console)
+        return self.found[better].figures
+
+    def _save_best(self, weights: tuple[Arrays, Arrays], best: Best) -> None:
+        training, config = self.training, self.training.config
+        params, statistics = weights
+        graph = nnx.graphdef(training.evaluated)
+        model = merge_model(graph, params, statistics | class_arrays(training.evaluated))
+        model.class_names = training.evaluated.class_names
+        model.preprocessing = training.evaluated.preprocessing
+        card = training_card(
+            config,
+            figure=f"{config.eval.best_by} {show_figure(best.figure)}",
+            images=len(training.evaluation),
+            weights=f"{best.weights} weights of step {best.step} of {training.total_steps}",
+            class_names=training.evaluation.class_names,
+        )
+        save_only(self.workdir / "best" / str(best.step), model, config=config, card=card)
 
 
 def dry_run(config: Config, console: Console) -> None:
-    """Builds everything, runs one step and one evaluation batch, prints what it found."""
-    run = make_run(config)
-    _print_start(run, 0, console)
-    key = jax.random.key(config.seed)
-    with run.train_batches(0) as batches:
+    """Builds everything, runs two steps and one evaluation batch, prints what it found."""
+    training = _prepare(config)
+    print_table(training.description, console)
+    key, rates = jax.random.key(config.seed), hyperparameters(training.schedule, 0)
+    with training.train_batches(start_step=0) as batches:
         batch = {k: v for k, v in next(batches).items() if k != "index"}
-        inputs = put_batch(batch, run.mesh)
+        inputs = put_batch(batch, training.mesh)
         began = time.monotonic()
-        step = run.step.lower(run.state, inputs, key).compile()
-        compiled = time.monotonic()
-        state, metrics = jax.block_until_ready(step(run.state, inputs, key))
-        seconds = time.monotonic() - compiled
-    with run.eval_batches() as batches:
-        batch = next(batches)
-        logits = run.forward(state.params, state.stats, batch["images"])
-    table = Table(show_header=False, box=None)
-    loss = {k: f"{float(v):.4g}" for k, v in metrics.items() if k.startswith("loss")}
+        step = training.step.lower(training.state, inputs, key, rates).compile()
+        compilation = time.monotonic() - began
+        state, metrics = jax.block_until_ready(step(training.state, inputs, key, rates))
+        # The second step is timed: the first one also pays for memory and threads.
+        began = time.monotonic()
+        state, _ = jax.block_until_ready(step(state, inputs, key, rates))
+        seconds = time.monotonic() - began
+    with training.eval_batches() as batches:
+        statistics = state.statistics | class_arrays(training.evaluated)
+        outputs = training.forward(state.params, statistics, next(batches)["images"])
+    losses = {k: f"{float(v):.4g}" for k, v in metrics.items() if k.startswith("loss")}
+    duration = timedelta(seconds=math.ceil(training.total_steps * seconds))
     rows = {
         "images": f"{inputs['images'].shape} {inputs['images'].dtype}",
         "labels": f"{inputs['labels'].shape} {inputs['labels'].dtype}",
-        "logits": f"{logits.shape} {logits.dtype}",
-        "first step": ", ".join(f"{name} {value}" for name, value in loss.items()),
-        "compilation": f"{compiled - began:.1f} s",
+        **{name: f"{array.shape} {array.dtype}" for name, array in outputs.items()},
+        "first step": ", ".join(f"{name} {value}" for name, value in losses.items()),
+        "compilation": f"{compilation:.1f} s",
         "one step": f"{seconds:.2f} s",
-        "all steps": f"about {timedelta(seconds=math.ceil(run.total_steps * seconds))} (h:mm:ss), "
-        "without waiting for data",
+        "all steps": f"about {duration} (h:mm:ss), without waiting for data",
     }
-    for name, value in rows.items():
-        table.add_row(f"[bold]{name}", value)
-    console.print(table)
-    _check_finite(metrics, run, 1)
+    print_table(rows, console)
+    check_finite(metrics, 1, config.train.non_finite)
     console.print("dry run: all parts fit; nothing was written")
+
+
+# ---- the command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     arguments = _parse(argv)
-    try:
-        _join(arguments)
-        console = Console(quiet=jax.process_index() != 0)
-        config = override(load_config(arguments.config), arguments.set)
-        if arguments.seed is not None:
-            config = replace(config, seed=arguments.seed)
-        if arguments.dry_run:
-            dry_run(config, console)
-        elif arguments.workdir is None:
-            raise ValueError("--workdir is needed to train; --dry-run does without")
-        else:
-            fit(config, arguments.workdir, console=console)
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(lambda: _run(arguments))
 
 
-def _join(arguments: argparse.Namespace) -> None:
-    """Joins the other processes of the run, if there are any."""
-    cluster = (arguments.coordinator, arguments.num_processes, arguments.process_id)
-    if cluster == (None, None, None):
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.list_configs:
+        print_configs(Console())
         return
-    if None in cluster:
-        raise ValueError("--coordinator, --num-processes and --process-id belong together")
-    jax.distributed.initialize(*cluster)
+    if arguments.config is None:
+        raise ValueError("--config is needed; --list-configs lists those that ship")
+    join_processes(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    use_plugins(arguments.plugin)
+    console = Console(quiet=jax.process_index() != 0)
+    config = override(load_config(arguments.config), arguments.set)
+    if arguments.seed is not None:
+        config = replace(config, seed=arguments.seed)
+    if arguments.dry_run:
+        dry_run(config, console)
+    elif arguments.workdir is None:
+        raise ValueError("--workdir is needed to train; --dry-run does without")
+    else:
+        fit(config, arguments.workdir, console=console)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m mljax.train", description="Trains a recipe.")
+    parser = argparse.ArgumentParser(prog="python -m mljax.train", description="Trains a config.")
     add = parser.add_argument
-    add("--config", type=Path, required=True, metavar="FILE", help="a recipe, as in configs/")
+    text = "a file, or a config that ships, as quickstart or asl/coco:size=l"
+    add("--config", metavar="NAME[:ARGUMENT=VALUE,...]", help=text)
+    add("--list-configs", action="store_true", help="print the configs that ship")
     add("--workdir", type=Path, metavar="DIR", help="for all output; a run there is resumed")
     add("--set", action="append", default=[], metavar="PATH=VALUE", help="override a field")
     add("--seed", type=int, help="of initialization, order and augmentation")
-    add("--dry-run", action="store_true", help="one step and one evaluation batch; writes nothing")
+    add("--dry-run", action="store_true", help="two steps and one evaluation batch; writes nothing")
+    add_plugin_option(parser)
     group = parser.add_argument_group("several processes")
     group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     group.add_argument("--num-processes", type=int, metavar="N")

@@ -1,4 +1,4 @@
-"""Small made-up data sets on disk, one writer for each reader that the recipes name."""
+"""Small made-up data sets on disk, one writer for each reader that the configs name."""
 
 import json
 
@@ -22,7 +22,8 @@ def write_images(folder, names):
 
 def table(header, names, columns):
     """Returns CSV text in which row i has its 1 in column i modulo `columns`."""
-    rows = [[n, *np.eye(columns, dtype=int)[i % columns]] for i, n in enumerate(names)]
+    ones = np.eye(columns, len(header) - 1, dtype=int)
+    rows = [[n, *ones[i % columns]] for i, n in enumerate(names)]
     return "".join(",".join(map(str, row)) + "\n" for row in [header, *rows])
 
 
@@ -76,8 +77,10 @@ def voc_csv(root):
 def adp(root):
     names = [f"{i}.png" for i in range(COUNT)]
     write_images(root / IMAGE_FOLDER, names)
-    classes = LEVELS["L1"].split()
-    (root / CSV_NAME).write_text(table(["Patch Names", *classes], names, 9))
+    # Every patch has a class of the first level, which all levels include.
+    first = LEVELS["L1"].split()
+    classes = [*first, *(name for name in LEVELS["L3"].split() if name not in first)]
+    (root / CSV_NAME).write_text(table(["Patch Names", *classes], names, len(first)))
     (root / "splits").mkdir()
     for split in ("train", "valid", "test"):
         np.save(root / f"splits/{split}.npy", np.arange(COUNT))

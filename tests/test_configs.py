@@ -1,81 +1,246 @@
-"""Every recipe loads, fits its parts, and runs a dry run with a miniature network."""
+"""The configs that ship: what they say, whether their parts fit, and what comes out of them."""
 
-from pathlib import Path
+import ast
+import dataclasses
+import json
+import runpy
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from rich.console import Console
 
-from mljax.config.schema import from_json, load_config, override, to_json
-from mljax.losses.prior import write_prior
+from mljax.config import Config, from_json, list_configs, load_config, override, part, to_json
+from mljax.config.part import resolved
+from mljax.config.shipped import FOLDER
+from mljax.data.pipeline import train_batches
+from mljax.data.records import Classes
+from mljax.evaluation.evaluate import outputs_read
+from mljax.layers.norm import BatchNorm
+from mljax.models.arrays import merge_model, split_model
+from mljax.models.classifier import ModelSpec, abstract_model, for_classes
+from mljax.trackers.class_prior import write_prior
 from mljax.train import dry_run
-from mljax.training.check import check
-from tests import layouts
+from mljax.training.gradients import make_gradients
+from mljax.training.objective import make_terms
+from mljax.training.optimizer import make_optimizer
+from mljax.training.state import make_state
+from mljax.training.step import make_train_step
+from tests import config_summaries, layouts
 
-FOLDER = Path(__file__).parent.parent / "configs"
-RECIPES = sorted(FOLDER.glob("*.py"))
-# float32: the CPU only imitates bfloat16, which triples the compilation.
-MINIATURE = [
-    "data.preprocessing.image_size=32",
-    "data.batch_size=8",
-    "data.eval_batch_size=8",
-    "data.num_workers=0",
-    "model.backbone.kwargs.layers=(1,1,1,1)",
-    "model.backbone.kwargs.width=8",
-    "model.init_from=None",
-    "model.dtype=float32",
-]
-SMALL_HEADS = {"ml_decoder": ["embedding_size=16", "feed_forward_size=16", "num_groups=2"]}
+NAMES = [config.name for config in list_configs()]
+VARIANTS = [*config_summaries.variants(), *config_summaries.OTHERS]
+SUMMARIES = json.loads(config_summaries.FILE.read_text())
+MINIATURE = ("model.backbone.kwargs.layers=(1,0,1,0)", "model.backbone.kwargs.width=8")
 
 
-def miniature(config, root):
-    """Returns the recipe with a miniature network, on made-up data written to `root`."""
-    changes = list(MINIATURE)
-    reader, prefix = config.data.reader, "data.reader.kwargs"
-    name = reader.name
-    if name == "partial":
-        name, prefix = reader.kwargs["reader"], f"{prefix}.reader_kwargs"
-        # So many labels of each class; the made-up data have fewer than the recipes ask for.
-        changes += ["data.reader.kwargs.amount=4"] * (reader.kwargs["amount"] > 1)
-    if name == "digits":
-        changes.append(f"{prefix}.num_images=16")
-    else:
-        layouts.WRITERS[name](root)
-        changes.append(f"{prefix}.root={root}")
-    if "image_ids" in reader.kwargs:
-        ids = root / "ids.csv"
-        ids.write_text("".join(f"{i:.18e}\n" for i in range(layouts.COUNT)))
-        changes.append(f"{prefix}.image_ids={ids}")
-    changes += [f"model.head.kwargs.{line}" for line in SMALL_HEADS.get(config.model.head.name, [])]
+class Patches(nnx.Module):
+    """A backbone of one layer, for what heads, losses and the groups of batch norm make of any."""
+
+    num_features = 32
+
+    def __init__(self, *, dtype, rngs):
+        self.conv = nnx.Conv(3, 32, (32, 32), strides=32, dtype=dtype, rngs=rngs)
+        self.norm = BatchNorm(32)
+
+    def __call__(self, images):
+        return self.norm(self.conv(images))
+
+
+SMALL_HEADS = {"ml_decoder": ("embedding_size=16", "feed_forward_size=16", "num_groups=2")}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_config_survives_json(name):
+    config = load_config(name)
+    assert from_json(Config, to_json(config)) == config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_says_how_to_run_it_and_what_to_expect(name):
+    text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text()))
+    assert f"python -m mljax.train --config {name} --workdir " in text
+    assert "mAP" in text or "no published figure" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_says_what_its_arguments_are(name):
+    get_config = runpy.run_path(str(FOLDER / f"{name}.py"))["get_config"]
+    for argument in config_summaries.arguments(name):
+        assert f"      {argument}: " in get_config.__doc__
+
+
+@pytest.mark.parametrize("name", config_summaries.variants("size"))
+def test_config_has_its_summary(name):
+    assert config_summaries.summarize(name) == SUMMARIES[name]
+
+
+def test_summaries_are_of_the_configs_that_ship():
+    assert list(SUMMARIES) == config_summaries.variants("size")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_training_and_evaluation_fit_the_network(name, tmp_path):
+    """Traces a step and a forward pass; compiles and computes nothing."""
+    config = load_config(name)
+    model_config = dataclasses.replace(config.model, backbone=part(Patches))
+    config = dataclasses.replace(config, model=model_config)
+    count = SUMMARIES[name.partition(":")[0]]["classes"]
+    classes = _classes(config, count)
+    config = _with_prior(config, tmp_path, classes.names)
+    images = _array(config.data.batch_size, *[config.data.preprocessing.image_size] * 2, 3)
+
+    model = for_classes(_abstract(config, count), classes)
+    metrics = _trace_step(config, model, classes.names, images)
+    assert {f"loss/{loss.name}" for loss in config.losses} < set(metrics)
+    assert all(value.shape == () for value in metrics.values())
+
+    evaluated = for_classes(model, _classes(config, 81)) if classes.vectors is not None else model
+    outputs = _trace_forward(evaluated, images)
+    evaluators = [resolved(chosen, "evaluator")() for chosen in config.eval.evaluators]
+    assert set(outputs_read(evaluators)) <= set(outputs)
+    assert outputs["logits"].shape == (config.data.batch_size, evaluated.spec.num_classes)
+    assert outputs["logits"].dtype == jnp.float32
+
+
+def _classes(config, count):
+    width = config.model.head.kwargs.get("word_vector_size")
+    vectors = None if width is None else np.zeros((count, width), np.float32)
+    return Classes(names=tuple(f"c{i}" for i in range(count)), vectors=vectors)
+
+
+def _abstract(config, count):
+    spec = config.model
+    dtype = None if spec.dtype == "float32" else spec.dtype
+    return abstract_model(
+        ModelSpec(backbone=spec.backbone, head=spec.head, num_classes=count, dtype=dtype)
+    )
+
+
+def _array(*shape, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _trace_step(config, model, class_names, images):
+    """Returns the shapes of the metrics of a step."""
+    train, rows = config.train, images.shape[0]
+    schedule = resolved(config.schedule, "schedule")(config.optimizer.peak_lr, 10, 1)
+    rates = {name: value(0) for name, value in schedule.items()}
+    optimizer = make_optimizer(config.optimizer.algorithm)
+    trackers = {chosen.name: resolved(chosen, "tracker")() for chosen in train.trackers}
+    gradients = make_gradients(
+        model,
+        make_terms(config.losses, class_names),
+        trackers=trackers,
+        batch_norm_groups=train.batch_norm_groups,
+    )
+    step = make_train_step(gradients, optimizer, ema_decay=train.ema_decay)
+    graph, params, statistics = split_model(model)
+
+    def first_step(params, statistics, batch):
+        network = merge_model(graph, params, statistics)
+        state = make_state(network, optimizer, rates, ema_decay=train.ema_decay, trackers=trackers)
+        return step(state, batch, jax.random.key(0), rates)[1]
+
+    labels, valid = _array(rows, len(class_names)), _array(rows, dtype=bool)
+    batch = {"images": images, "labels": labels, "valid": valid}
+    return jax.eval_shape(first_step, params, statistics, batch)
+
+
+def _trace_forward(model, images):
+    graph, params, statistics = split_model(model)
+    return jax.eval_shape(
+        lambda params, statistics, images: merge_model(graph, params, statistics)(images),
+        params,
+        statistics,
+        images,
+    )
+
+
+def _with_prior(config, folder, class_names):
+    """Returns the config with a class prior that is there, if it reads one."""
+    changes = []
     for number, loss in enumerate(config.losses):
         if "prior" in loss.kwargs:
-            write_prior(root / "prior.csv", ["cat", "dog"], np.array([0.6, 0.2]))
-            changes.append(f"losses.{number}.kwargs.prior={root / 'prior.csv'}")
+            write_prior(folder / "prior.csv", class_names, np.full(len(class_names), 0.1))
+            changes.append(f"losses.{number}.kwargs.prior.kwargs.path={folder / 'prior.csv'}")
     return override(config, changes)
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_recipe_fits_its_parts_and_survives_json(path):
-    config = load_config(path)
-    check(config, num_devices=1)
-    assert from_json(type(config), to_json(config)) == config
+@pytest.mark.parametrize("name", config_summaries.variants("size", "level", "hiding"))
+def test_config_reads_and_augments_its_data(name, tmp_path):
+    config = _on_made_up_data(load_config(name), tmp_path / "data")
+    reader = resolved(config.data.reader, "reader")
+    assert len(reader(config.data.eval_split)) > 1
+    with train_batches(
+        reader(config.data.train_split),
+        augment=[resolved(chosen, "augmentation") for chosen in config.data.augment],
+        preprocessing=config.data.preprocessing,
+        batch_size=2,
+        seed=0,
+    ) as batches:
+        batch = next(batches)
+    size = config.data.preprocessing.image_size
+    assert batch["images"].shape == (2, size, size, 3)
+    assert batch["valid"].all()
+    assert set(np.unique(batch["labels"])) <= {-1, 0, 1}
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_recipe_says_how_to_run_it_and_what_to_expect(path):
-    text = path.read_text().split('"""')[1]
-    assert f"python -m mljax.train --config configs/{path.name}" in text
-    assert "mAP" in text or "no published figure" in text or "top-1" in text
+def _on_made_up_data(config, root):
+    """Returns the config with a small folder of the form that its reader reads, or 16 digits."""
+    changes = []
+    reader, prefix = config.data.reader, "data.reader.kwargs"
+    if reader.name == "partial":
+        # So many labels of each class; the made-up data have fewer than the configs ask for.
+        changes += [f"{prefix}.amount=4"] * (reader.kwargs["amount"] > 1)
+        reader, prefix = reader.kwargs["reader"], f"{prefix}.reader.kwargs"
+    if reader.name == "digits":
+        return override(config, [*changes, f"{prefix}.num_images=16"])
+    layouts.WRITERS[reader.name](root)
+    changes.append(f"{prefix}.root={root}")
+    if "image_ids" in reader.kwargs:
+        ids = root / "ids.csv"
+        ids.write_text("".join(f"{i:.18e}\n" for i in range(layouts.COUNT)))
+        changes.append(f"{prefix}.image_ids.train={ids}")
+    return override(config, changes)
+
+
+def _kinds():
+    """Returns one config of each head with its losses and trackers."""
+    kinds = {}
+    for name in VARIANTS:
+        config = load_config(name)
+        train, head = config.train, config.model.head
+        losses = tuple(loss.name for loss in config.losses)
+        key = (head.name, "word_vector_size" in head.kwargs, losses, train.trackers)
+        kinds.setdefault(key, name)
+    return list(kinds.values())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_recipe_runs_dry_in_miniature(path, tmp_path):
-    config = miniature(load_config(path), tmp_path / "data")
+@pytest.mark.parametrize("name", _kinds())
+def test_config_runs_dry_in_miniature(name, tmp_path):
+    config = _on_made_up_data(load_config(name), tmp_path / "data")
+    head = SMALL_HEADS.get(config.model.head.name, ())
+    # float32: a CPU only imitates bfloat16, which triples the compilation.
+    changes = [
+        *MINIATURE,
+        *(f"model.head.kwargs.{assignment}" for assignment in head),
+        "data.preprocessing.image_size=32",
+        "data.batch_size=8",
+        "data.eval_batch_size=8",
+        "data.num_workers=0",
+        "model.init_from=None",
+        "model.dtype=float32",
+    ]
+    classes = resolved(config.data.reader, "reader")(config.data.train_split).class_names
+    config = _with_prior(override(config, changes), tmp_path, classes)
     before = sorted(tmp_path.rglob("*"))
     with Console(record=True, width=120) as console:
         dry_run(config, console)
     text = console.export_text()
-    assert "all parts fit; nothing was written" in text
     assert "(8, 32, 32, 3) float32" in text
+    assert "nothing was written" in text
     assert sorted(tmp_path.rglob("*")) == before

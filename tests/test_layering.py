@@ -1,6 +1,7 @@
-"""Who may import whom: later parts import earlier ones, never the reverse."""
+"""Who may import whom: later folders import earlier ones; and what names may not be."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,19 +10,31 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# A folder may import from the ones before it and from itself; a file directly in mljax/ is a
-# command and may import everything but other commands.
+# A folder may import from itself and from the rows before its own; all may import config.
 ORDER = [
-    {"config", "devices", "terminal", "layers", "losses", "metrics"},
-    {"data", "backbones", "heads"},
+    {"config"},
+    {"devices", "terminal", "layers", "losses", "metrics"},
+    {"data"},
+    {"backbones", "heads"},
+    {"trackers"},
     {"models"},
     {"checkpoints"},
     {"training", "evaluation"},
     {"evaluators"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-COMMANDS = {"train", "evaluate", "predict"}
-FILES = sorted([*ROOT.glob("mljax/**/*.py"), *ROOT.glob("converters/**/*.py")])
+FILES = sorted(ROOT.glob("mljax/**/*.py"))
+CONVERTERS = sorted(ROOT.glob("converters/**/*.py"))
+COMMANDS = [path for path in FILES if path.parent == ROOT / "mljax" and path.stem != "__init__"]
+GENERIC = ("training", "evaluation", "config", "models", "checkpoints", "devices", "terminal")
+SAY_NOTHING = {
+    *("utils", "helpers", "common", "base", "misc", "binding"),
+    *("check", "run", "report", "startup", "logs"),
+}
+
+
+def _name(path):
+    return str(path.relative_to(ROOT))
 
 
 def imports(path):
@@ -30,35 +43,65 @@ def imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.add(node.module)
+            whole = node.module in ("mljax", "converters")
+            found |= {f"{node.module}.{a.name}" for a in node.names} if whole else {node.module}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return {name for name in found if name.split(".")[0] in ("mljax", "converters", "tests")}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent != ROOT / "mljax"], ids=_name)
 def test_imports_go_one_way(path):
-    package, *rest = path.relative_to(ROOT).with_suffix("").parts
+    folder = path.relative_to(ROOT / "mljax").parts[0]
     for name in imports(path):
-        target, *inner = name.split(".")
-        if package == "converters":
-            assert target in ("mljax", "converters")
-            continue
-        assert target == "mljax", f"mljax must not import {name}"
-        if rest == ["__init__"] or not inner:
-            continue
-        if rest[0] in COMMANDS:
-            continue
-        lower = inner[0] == "config" and rest[0] != "config"
-        later = lower or RANK[inner[0]] < RANK[rest[0]]
-        assert rest[0] == inner[0] or later, f"imports {name}"
-        if rest[0] == "losses":
-            assert inner[0] == "losses", "losses import nothing of mljax but other losses"
+        package, target, *_ = name.split(".")
+        assert package == "mljax"
+        assert target in RANK, f"{name}: no folder"
+        assert target == folder or RANK[target] < RANK[folder], name
 
 
-def test_every_module_has_its_place():
-    names = {p.stem for p in ROOT.glob("mljax/*") if not p.name.startswith("_")}
-    assert names == set(RANK) | COMMANDS
+@pytest.mark.parametrize("path", COMMANDS, ids=_name)
+def test_a_command_imports_no_other(path):
+    for name in imports(path):
+        assert name.split(".")[0] == "mljax"
+        assert name.split(".")[1] in RANK, name
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=_name)
+def test_a_file_directly_in_the_package_is_a_command(path):
+    functions = {n.name for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef)}
+    assert "main" in functions
+    assert "mljax.terminal.command" in imports(path)
+
+
+@pytest.mark.parametrize("path", CONVERTERS, ids=_name)
+def test_converters_import_the_package_and_each_other(path):
+    assert {name.split(".")[0] for name in imports(path)} <= {"mljax", "converters"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "mljax/losses").glob("*.py")), ids=_name)
+def test_losses_import_nothing_of_the_package_but_other_losses(path):
+    others = {name for name in imports(path) if not name.startswith("mljax.losses.")}
+    assert others == ({"mljax.config.part"} if path.stem == "__init__" else set())
+
+
+def test_every_folder_has_its_place():
+    folders = {p.parent.name for p in ROOT.glob("mljax/*/__init__.py")}
+    assert folders == set(RANK)
+    assert {p.name for p in ROOT.glob("mljax/*/") if p.name != "__pycache__"} == folders
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p in COMMANDS or p.parts[-2] in GENERIC], ids=_name
+)
+def test_a_generic_file_names_no_system(path):
+    found = re.findall("kmcl|kernel|prior|word_vector", path.read_text(), re.IGNORECASE)
+    assert found == []
+
+
+def test_modules_are_named_by_what_they_hold():
+    assert {_name(p) for p in [*FILES, *CONVERTERS] if p.stem in SAY_NOTHING} == set()
+    assert {_name(p) for p in ROOT.glob("mljax/**/*/") if p.name in SAY_NOTHING} == set()
 
 
 def test_importing_the_package_needs_neither_torch_nor_tensorflow():

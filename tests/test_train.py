@@ -11,17 +11,18 @@ import jax
 import numpy as np
 import pytest
 
-from mljax.checkpoints.checkpoint import load_model, read_recipe, sealed
-from mljax.config.schema import ScheduleConfig
+from mljax.checkpoints.checkpoint import load_model, read_config
+from mljax.checkpoints.manifest import sealed
 from mljax.data.pipeline import train_batches
 from mljax.data.readers.digits import CLASS_NAMES, digits
-from mljax.evaluate import evaluate
-from mljax.models.classifier import split_model
+from mljax.evaluation.evaluate import evaluate_model
+from mljax.evaluators.multilabel import Multilabel
+from mljax.models.arrays import split_model
 from mljax.train import main
 from mljax.training import metric_log as logs
-from mljax.training.check import augmentations
-from mljax.training.optimizer import learning_rate
-from tests import miniature
+from mljax.training.parts import resolve_parts
+from mljax.training.schedules import one_cycle
+from tests import photos, runs, small_configs
 
 KILLED = """
 import os, pathlib, signal, sys, time
@@ -44,7 +45,7 @@ train.main(sys.argv[1:])
 
 def _assert_same_state(found, expected, step):
     found, expected = (
-        miniature.read_arrays(folder / "checkpoints" / str(step)) for folder in (found, expected)
+        runs.read_arrays(folder / "checkpoints" / str(step)) for folder in (found, expected)
     )
     assert found.keys() == expected.keys()
     different = [path for path in found if found[path].tobytes() != expected[path].tobytes()]
@@ -65,9 +66,9 @@ def _at_step(step, act):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """Returns the workdir of 60 steps without a break, the evaluation and what was printed."""
+    """Returns the workdir of 60 steps without a break, the figures and what was printed."""
     workdir = tmp_path_factory.mktemp("straight")
-    return workdir, *miniature.train(miniature.training_recipe(), workdir)
+    return workdir, *runs.train(small_configs.training_config(), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def interrupted(tmp_path_factory):
     """Returns the workdir of the same run, killed twice, and the exit codes of its three parts."""
     folder = tmp_path_factory.mktemp("interrupted")
     workdir, arguments = folder / "run", _arguments(folder, [])
-    process = miniature.start("-c", KILLED, *arguments)
+    process = runs.start("-c", KILLED, *arguments)
     shown, _ = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, shown
     codes = [process.returncode]
@@ -90,15 +91,17 @@ def interrupted(tmp_path_factory):
     return workdir, codes
 
 
+@pytest.mark.slow
 def test_training_on_few_images_learns_them(tmp_path):
     few = ("data.reader.kwargs.num_images=8", "data.augment=()", "train.epochs=60")
-    miniature.train(miniature.training_recipe(*few, "eval.every_epochs=60"), tmp_path)
-    losses = [row["train/loss"] for row in miniature.read_log(tmp_path) if "train/loss" in row]
+    runs.train(small_configs.training_config(*few, "eval.every_epochs=60"), tmp_path)
+    losses = [row["train/loss"] for row in runs.read_log(tmp_path) if "train/loss" in row]
     assert losses[-1] < 0.1 * losses[0]
 
 
+@pytest.mark.slow
 def test_log_has_each_step_and_each_evaluation_once(straight):
-    rows = miniature.read_log(straight[0])
+    rows = runs.read_log(straight[0])
     steps = [row["step"] for row in rows if "train/loss" in row]
     assert steps == list(range(1, 61))
     assert [row["step"] for row in rows if "eval/mAP_ema" in row] == [20, 40, 60]
@@ -108,16 +111,18 @@ def test_log_has_each_step_and_each_evaluation_once(straight):
         "train/loss/asymmetric_loss",
         "train/gradient_norm",
         "train/learning_rate",
+        "train/beta1",
     }
-    rate = learning_rate(miniature.training_recipe().optimizer, ScheduleConfig(), 60)
-    shown = [row["train/learning_rate"] for row in rows if "train/loss" in row]
-    np.testing.assert_allclose(shown, rate(np.arange(60)), rtol=1e-6)
+    for name, values in one_cycle(1e-2, 60, 10).items():
+        found = [row[f"train/{name}"] for row in rows if "train/loss" in row]
+        assert found == [values(step) for step in range(60)]
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_what_the_log_has(straight):
-    shown = miniature.read_tensorboard(straight[0] / "tensorboard")
+    shown = runs.read_tensorboard(straight[0] / "tensorboard")
     del shown["train/images_per_second"]
-    rows = miniature.read_log(straight[0])
+    rows = runs.read_log(straight[0])
     expected = {}
     for row in rows:
         for name, value in row.items():
@@ -129,13 +134,14 @@ def test_tensorboard_shows_what_the_log_has(straight):
 @pytest.mark.parametrize(("name", "message"), [("a[1]", "with `\\[` in it"), ("file", "is a file")])
 def test_a_workdir_that_cannot_be_one_is_refused_first(monkeypatch, tmp_path, name, message):
     (tmp_path / "file").touch()
-    monkeypatch.setattr("mljax.train.make_run", None)
+    monkeypatch.setattr("mljax.train._prepare", None)
     with pytest.raises(ValueError, match=message):
-        miniature.train(miniature.training_recipe(), tmp_path / name)
+        runs.train(small_configs.training_config(), tmp_path / name)
 
 
+@pytest.mark.slow
 def test_start_and_end_are_summarized(straight):
-    _, evaluation, shown = straight
+    _, figures, shown = straight
     for text in (
         "digits: 80 images to train, 80 to evaluate, 10 classes",
         "8 x 32 x 32 x 3, float32",
@@ -143,43 +149,46 @@ def test_start_and_end_are_summarized(straight):
         "asymmetric_loss (sum)",
         "60 (6 epochs of 10)",
         "epoch 2, step 20: mAP plain",
-        f"mAP {evaluation.mean_average_precision:.2f}",
+        f"mAP {figures['mAP']:.2f}",
         "seven",
         "best mAP",
     ):
         assert text in shown
 
 
-def test_recipe_is_stored_with_the_run(straight):
+@pytest.mark.slow
+def test_config_is_stored_with_the_run(straight):
     workdir = straight[0]
-    assert read_recipe(workdir) == miniature.training_recipe()
-    assert (workdir / "recipe.json").read_text() == (
-        workdir / "checkpoints/60/recipe.json"
-    ).read_text()
+    assert read_config(workdir) == small_configs.training_config()
+    files = [workdir / "config.json", workdir / "checkpoints/60/config.json"]
+    assert files[0].read_text() == files[1].read_text()
 
 
+@pytest.mark.slow
 def test_best_network_is_the_better_of_plain_and_averaged_weights(straight):
     workdir = straight[0]
-    rows = [row for row in miniature.read_log(workdir) if "eval/mAP_ema" in row]
+    rows = [row for row in runs.read_log(workdir) if "eval/mAP_ema" in row]
     scores = {(row["step"], k): row[f"eval/mAP_{k}"] for row in rows for k in ("plain", "ema")}
     step, weights = max(scores, key=lambda key: scores[key])
     progress = json.loads((workdir / "checkpoints/60/progress/metadata").read_text())
-    assert progress["best"] == {"mAP": scores[step, weights], "step": step, "weights": weights}
+    assert progress["best"] == {"figure": scores[step, weights], "step": step, "weights": weights}
     assert [p.name for p in (workdir / "best").iterdir()] == [str(step)]
-    arrays = miniature.read_arrays(workdir / "checkpoints" / str(step))
+    arrays = runs.read_arrays(workdir / "checkpoints" / str(step))
     prefix = "model['params']" if weights == "plain" else "training"
     for path, array in split_model(load_model(workdir))[1].items():
         name = f"{prefix}['{path}']" if weights == "plain" else f"{prefix}['ema_params.{path}']"
         np.testing.assert_array_equal(array, arrays[name])
 
 
+@pytest.mark.slow
 def test_best_network_has_the_score_that_is_written_on_it(straight):
     workdir = straight[0]
     model = load_model(workdir)
-    found, names, _ = evaluate(model, miniature.training_recipe().data, split="val")
+    records = digits("val", num_images=80)
+    found, _ = evaluate_model(model, records, evaluators=[Multilabel()], batch_size=8)
     card = next((workdir / "best").iterdir()) / "README.md"
-    assert f"mAP {found.mean_average_precision:.2f} on digits, split val" in card.read_text()
-    assert names == CLASS_NAMES
+    assert f"mAP {found['mAP']:.2f} on digits, split val" in card.read_text()
+    assert model.class_names == CLASS_NAMES
 
 
 @pytest.mark.slow
@@ -204,20 +213,20 @@ def test_progress_and_best_network_survive_kills(straight, interrupted):
 
 @pytest.mark.slow
 def test_log_of_killed_runs_is_that_of_one(straight, interrupted):
-    assert miniature.read_log(interrupted[0]) == miniature.read_log(straight[0])
+    assert runs.read_log(interrupted[0]) == runs.read_log(straight[0])
 
 
 @pytest.mark.slow
 def test_tensorboard_files_of_killed_runs_can_be_read(interrupted):
-    shown = miniature.read_tensorboard(interrupted[0] / "tensorboard")
+    shown = runs.read_tensorboard(interrupted[0] / "tensorboard")
     assert set(range(48, 61)) <= shown["train/loss"].keys() <= set(range(1, 61))
 
 
 def test_batches_after_a_resume_are_the_next_ones():
-    data = miniature.training_recipe().data
+    data = small_configs.training_config().data
     options = {
         "preprocessing": data.preprocessing,
-        "augment": augmentations(miniature.training_recipe()),
+        "augment": resolve_parts(small_configs.training_config()).augment,
         "batch_size": 8,
         "seed": 0,
     }
@@ -234,7 +243,7 @@ def test_batches_after_a_resume_are_the_next_ones():
 OF_PROCESSES = [
     "model.backbone.kwargs.layers=(1, 0, 0, 0)",
     "train.epochs=7",
-    "schedule.epochs=20",
+    "schedule.kwargs.epochs=20",
     "train.checkpoint_every_steps=10",
     "train.fsdp=True",
     "eval.every_epochs=7",
@@ -268,22 +277,21 @@ def _together(*arguments):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     cluster = ["--coordinator", address, "--num-processes", "2", "--process-id"]
-    pair = [miniature.start("-c", TERMINATED, *arguments, *cluster, i) for i in range(2)]
+    pair = [runs.start("-c", TERMINATED, *arguments, *cluster, i) for i in range(2)]
     shown = [process.communicate(timeout=300)[0] for process in pair]
     return [process.returncode for process in pair], shown
 
 
 @pytest.fixture(scope="module")
 def changes(tmp_path_factory):
-    """Returns the changes of the recipe that several processes train."""
-    return [*OF_PROCESSES, miniature.save_photos(tmp_path_factory.mktemp("photos"))]
+    """Returns the changes of the config that several processes train."""
+    return [*OF_PROCESSES, photos.save_photos(tmp_path_factory.mktemp("photos"))]
 
 
 def _arguments(folder, changes):
-    recipe = folder / "recipe.py"
-    recipe.write_text("from tests import miniature\nget_config = miniature.training_recipe\n")
+    config = small_configs.write_training_config(folder)
     options = [option for change in changes for option in ("--set", change)]
-    return ["--config", str(recipe), "--workdir", str(folder / "run"), *options]
+    return ["--config", config, "--workdir", str(folder / "run"), *options]
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +320,7 @@ def test_processes_resume_and_finish(together):
     assert codes == [0, 0], shown
     assert f"after step {saved[0]}" in shown[0]
     assert "2 processes" in shown[0]
-    steps = [row["step"] for row in miniature.read_log(workdir) if "train/loss" in row]
+    steps = [row["step"] for row in runs.read_log(workdir) if "train/loss" in row]
     assert steps == list(range(1, 22))
 
 
@@ -326,20 +334,20 @@ def test_only_the_first_process_prints_and_writes(together):
 
 @pytest.mark.slow
 def test_two_processes_train_what_two_devices_of_one_train_to_the_bit(together, changes, tmp_path):
-    process = miniature.start(
+    process = runs.start(
         *("-m", "mljax.train", *_arguments(tmp_path, changes)),
         flags="--xla_force_host_platform_device_count=2",
     )
     shown, _ = process.communicate(timeout=300)
     assert process.returncode == 0, shown
     _assert_same_state(together[0], tmp_path / "run", 21)
-    assert miniature.read_log(together[0]) == miniature.read_log(tmp_path / "run")
+    assert runs.read_log(together[0]) == runs.read_log(tmp_path / "run")
 
 
 @pytest.mark.slow
 def test_a_bad_image_is_counted_whichever_process_met_it(together):
     progress = json.loads((together[0] / "checkpoints/21/progress/metadata").read_text())
-    assert progress["skipped"] == [24]
+    assert progress["bad_images"] == [24]
     assert "1 training images could not be read" in together[3][1][0]
 
 
@@ -347,10 +355,10 @@ def test_a_bad_image_is_counted_whichever_process_met_it(together):
 def test_one_process_takes_over_what_two_have_trained(together, changes, tmp_path):
     workdir = shutil.copytree(together[0], tmp_path / "run")
     before = (workdir / "metrics.jsonl").read_text()
-    evaluation, shown = miniature.train(miniature.training_recipe(*changes), workdir)
+    figures, shown = runs.train(small_configs.training_config(*changes), workdir)
     assert "after step 21" in shown
-    logged = [row for row in miniature.read_log(workdir) if "eval/mAP_ema" in row][-1]
+    logged = [row for row in runs.read_log(workdir) if "eval/mAP_ema" in row][-1]
     best = max(logged["eval/mAP_plain"], logged["eval/mAP_ema"])
     # The order of two images may change with the last bit of a score.
-    assert evaluation.mean_average_precision == pytest.approx(best, abs=0.5)
+    assert figures["mAP"] == pytest.approx(best, abs=0.5)
     assert (workdir / "metrics.jsonl").read_text() == before

@@ -6,14 +6,18 @@ from flax import nnx
 
 from mljax.backbones.resnet import resnet18, resnet34, resnet50, resnet101
 from mljax.backbones.tresnet import tresnet_l, tresnet_l_v2, tresnet_m, tresnet_xl
+from mljax.config.part import table
 
-BACKBONES: dict[str, Callable[..., nnx.Module]] = {
-    "tresnet_m": tresnet_m,
-    "tresnet_l": tresnet_l,
-    "tresnet_xl": tresnet_xl,
-    "tresnet_l_v2": tresnet_l_v2,
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "resnet50": resnet50,
-    "resnet101": resnet101,
-}
+BACKBONES: dict[str, Callable[..., nnx.Module]] = table(
+    "backbone",
+    {
+        "tresnet_m": tresnet_m,
+        "tresnet_l": tresnet_l,
+        "tresnet_xl": tresnet_xl,
+        "tresnet_l_v2": tresnet_l_v2,
+        "resnet18": resnet18,
+        "resnet34": resnet34,
+        "resnet50": resnet50,
+        "resnet101": resnet101,
+    },
+)

@@ -1,6 +1,6 @@
 """Partial annotation, simulated: hides labels of a fully annotated data set.
 
-In a recipe, the reader `partial` wraps another one and hides labels of the training split alone.
+In a config, the reader `partial` wraps another one and hides labels of the training split alone.
 
 Ben-Baruch et al., "Multi-label Classification with Partial Annotations using Class-aware Selective
 Loss", section on simulated COCO, https://arxiv.org/abs/2110.10955;
@@ -10,13 +10,11 @@ after `np.random.seed(seed)`.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int8
 
-from mljax.config.binding import bind, lookup
+from mljax.config.part import Part, resolved
 from mljax.data.records import Records
 
 Rng = np.random.Generator | np.random.RandomState
@@ -96,8 +94,7 @@ def simulate(
 def partial(
     split: str,
     *,
-    reader: str,
-    reader_kwargs: Mapping[str, Any] | None = None,
+    reader: Part,
     method: str,
     amount: int | float,
     seed: int = 0,
@@ -108,8 +105,7 @@ def partial(
 
     Args:
       split: of the other reader.
-      reader: its name.
-      reader_kwargs: its arguments.
+      reader: the other reader, as `part(coco, root="data/coco")`.
       method: see `simulate`, as for the next three.
       amount: how many labels, or what share.
       seed: of the choice.
@@ -119,12 +115,7 @@ def partial(
     Raises:
       ValueError: for an unknown reader or method, or arguments that they do not take.
     """
-    from mljax.data import READERS
-
-    kwargs = dict(reader_kwargs or {})
-    function = lookup(READERS, reader, "reader")
-    bind(function, kwargs, f"reader {reader}")
-    records = function(split, **kwargs)
+    records = resolved(reader, "reader")(split)
     if split != hidden_split:
         return records
     return simulate(records, method, amount, seed=seed, legacy=legacy)

@@ -9,6 +9,24 @@ import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
+class Classes:
+    """What is known of the classes of a split; heads, trackers and evaluators read it.
+
+    Attributes:
+      names: the k names, in label order.
+      vectors: optional `[k, w]` float32, such as of the words of the names.
+      labels: of the split that the classes were read with, as in `Records`; None where there is
+        none.
+      threshold: a class is predicted where its score is above: one for all, or `[k]`.
+    """
+
+    names: tuple[str, ...]
+    vectors: np.ndarray | None = None
+    labels: Any = None
+    threshold: float | np.ndarray = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
 class Records:
     """One split of a data set, in a fixed order.
 
@@ -19,15 +37,15 @@ class Records:
         `mljax.data.sparse_labels.SparseLabels`; 1 present, 0 absent, -1 unannotated.
       class_names: the k names, in label order.
       ignored: optional `[n, k]` bool; entries that the metrics leave out (VOC's *difficult*).
-      word_vectors: optional `[k, w]` float32, of the class names, for zero-shot heads. Splits with
-        word vectors may have different classes.
+      class_vectors: optional `[k, w]` float32, such as of the words of the names, for heads that
+        score classes without training images. Splits with class vectors may have different classes.
     """
 
     images: Sequence[str] | Sequence[bytes] | np.ndarray
     labels: Any
     class_names: tuple[str, ...]
     ignored: np.ndarray | None = None
-    word_vectors: np.ndarray | None = None
+    class_vectors: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         counts = {"images": len(self.images), "labels": len(self.labels)}
@@ -50,12 +68,17 @@ class Records:
         shape = (len(self), width)
         if self.ignored is not None and self.ignored.shape != shape:
             raise ValueError(f"ignored: got shape {self.ignored.shape}, expected {shape}")
-        vectors = self.word_vectors
+        vectors = self.class_vectors
         if vectors is not None and (vectors.ndim != 2 or len(vectors) != width):
-            raise ValueError(f"word_vectors: got shape {vectors.shape}, expected ({width}, w)")
+            raise ValueError(f"class_vectors: got shape {vectors.shape}, expected ({width}, w)")
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def classes(self) -> Classes:
+        """What is known of the classes."""
+        return Classes(names=self.class_names, vectors=self.class_vectors, labels=self.labels)
 
     def name(self, index: int) -> str:
         """Returns what identifies image `index` to a person: its path, or its number."""

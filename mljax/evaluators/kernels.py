@@ -7,27 +7,22 @@ their labels say.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mljax.devices.mesh import batch_sharding, local_rows, make_mesh, put_batch, replicated
-from mljax.heads.kernel_mixture import KernelMixture
-from mljax.models.classifier import Arrays, Classifier, merge_model, split_model
+from mljax.data.records import Classes
+from mljax.evaluation.pictures import make_figure
+from mljax.evaluation.tables import extremes
 
-Batch = dict[str, np.ndarray]
-
-# Beyond this, the table shows only the classes with the least and the greatest variance.
-_MAX_CLASSES = 100
 # Up to this many classes, the cells of the picture show their value.
 _MAX_WITH_VALUES = 20
 
@@ -63,133 +58,70 @@ def class_similarity(
     return jnp.exp(-(num_features if isotropic or width_factor else 1) * distances)
 
 
-class KernelStatistics:
-    """Sums over the images of the batches that `watch` has passed on.
+class Kernels:
+    """The mean predicted variance of each class, and how alike the kernels of the classes are.
+
+    Its figures are `mean_variances` in the order of the classes and, with `similarity`,
+    `label_correlation`, the matrix of `class_similarity` in the mean over the images.
 
     Args:
-      model: a network with a kernel mixture head that has kernels.
-      similarity: also sum up the similarity of classes, `[b, k, k]` for each batch.
+      similarity: also compare every two classes, for the figure and the picture.
     """
 
-    def __init__(self, model: Classifier, *, similarity: bool = False) -> None:
-        self._mesh = make_mesh(jax.local_devices())
-        graph, params, stats = split_model(model)
-        self._weights = jax.device_put((params, stats), replicated(self._mesh))
+    reads = ("features", "means", "variances")
+
+    def __init__(self, *, similarity: bool = False) -> None:
+        self._similarity = jax.jit(class_similarity, static_argnames="num_features")
+        self._with_similarity = similarity
         self._sums: dict[str, np.ndarray] = {}
+        self._images = 0
 
-        def run(
-            params: Arrays, stats: Arrays, images: Float[Array, "b h w 3"], valid: Bool[Array, " b"]
-        ) -> tuple[Array, dict[str, Array]]:
-            outputs = merge_model(graph, params, stats)(images)
-            means, variances = outputs["means"], outputs["variances"]
-            of_class = jnp.broadcast_to(variances.mean(1), (len(images), means.shape[2]))
-            terms = {"images": valid, "variances": of_class}
-            if similarity:
-                width = outputs["features"].shape[1]
-                terms["similarity"] = class_similarity(means, variances, num_features=width)
-            sums = {
-                name: jnp.where(valid.reshape(-1, *[1] * (x.ndim - 1)), x, 0).sum(0)
-                for name, x in terms.items()
-            }
-            return outputs["logits"], sums
+    def update(self, outputs: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
+        """Takes note of some images."""
+        del batch
+        means, variances = outputs["means"], outputs["variances"]
+        shape = (len(means), means.shape[2])
+        terms = {"mean_variances": np.broadcast_to(variances.mean(1), shape)}
+        if self._with_similarity:
+            width = outputs["features"].shape[1]
+            terms["label_correlation"] = self._similarity(means, variances, num_features=width)
+        for name, value in terms.items():
+            # In float64: the sum of many images.
+            total = np.asarray(value, np.float64).sum(0)
+            self._sums[name] = self._sums.get(name, 0) + total
+        self._images += len(means)
 
-        shardings = batch_sharding(self._mesh), replicated(self._mesh)
-        self._run = jax.jit(run, out_shardings=shardings)
+    def result(self, classes: Classes) -> dict[str, Any]:
+        """Returns the means over all images."""
+        self._classes = classes
+        self.means = {name: total / self._images for name, total in self._sums.items()}
+        return {name: value.tolist() for name, value in self.means.items()}
 
-    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yields each batch with the logits in the place of the images."""
-        for batch in batches:
-            inputs = put_batch({k: batch[k] for k in ("images", "valid")}, self._mesh)
-            logits, sums = self._run(*self._weights, **inputs)
-            for name, value in sums.items():
-                # In float64: the sum of many images.
-                self._sums[name] = self._sums.get(name, 0) + np.asarray(value, np.float64)
-            yield batch | {"images": local_rows(logits)}
+    def show(self, console: Console) -> None:
+        """Prints a table of the variances."""
+        console.print(_variance_table(self.means["mean_variances"], self._classes.names))
 
-    def means(self) -> dict[str, Float[np.ndarray, "..."]]:
-        """Returns the means over all images of all hosts.
+    def pictures(self, folder: Path) -> list[Path]:
+        """Writes `label_correlation.png`, if it was computed and there are at least 2 classes.
 
-        `variances` `[k]`, over the dimensions too, and with `similarity` also that, `[k, k]`.
+        Raises:
+          ImportError: without matplotlib.
         """
-        sums = self._sums
-        if jax.process_count() > 1:
-            sums = jax.tree.map(lambda x: x.sum(0), multihost_utils.process_allgather(sums))
-        return {name: x / sums["images"] for name, x in sums.items() if name != "images"}
-
-
-def watch_kernels(model: Classifier, picture: Path | None) -> KernelStatistics | None:
-    """Returns statistics for a network that has kernels, None for any other.
-
-    Args:
-      model: any network.
-      picture: the file that `report_kernels` is to write; all that speaks against it is told now.
-
-    Raises:
-      ValueError: for a picture of a network without kernels or with a single class, or of a format
-        that matplotlib does not write.
-      ImportError: for a picture without matplotlib.
-    """
-    has_kernels = isinstance(model.head, KernelMixture) and model.head.var is not None
-    if picture is not None:
-        if not has_kernels or model.spec.num_classes < 2:
-            raise ValueError(
-                "a label correlation needs a network with a kernel_mixture head that has kernels "
-                f"and at least 2 classes; this one has a {model.spec.head.name} head with "
-                f"{model.spec.head.kwargs or 'no arguments'} and {model.spec.num_classes} classes"
-            )
-        _check_format(picture)
-    return KernelStatistics(model, similarity=picture is not None) if has_kernels else None
-
-
-def report_kernels(
-    statistics: KernelStatistics,
-    class_names: Sequence[str],
-    console: Console,
-    *,
-    picture: Path | None = None,
-) -> dict[str, Any]:
-    """Prints what was watched, writes the picture, and returns the figures for `json`.
-
-    `mean_variances` is in the order of the classes, `label_correlation` the matrix in the picture.
-    """
-    means = statistics.means()
-    variances = means["variances"]
-    console.print(_variance_table(variances, class_names))
-    figures: dict[str, Any] = {"mean_variances": variances.tolist()}
-    if picture is not None:
-        plot_label_correlation(means["similarity"], class_names, picture)
-        console.print(f"label correlation written to {picture}", highlight=False, markup=False)
-        figures["label_correlation"] = means["similarity"].tolist()
-    return figures
+        similarity = self.means.get("label_correlation")
+        if similarity is None or len(similarity) < 2:
+            return []
+        path = folder / "label_correlation.png"
+        plot_label_correlation(similarity, self._classes.names, path)
+        return [path]
 
 
 def _variance_table(variances: Float[np.ndarray, " k"], class_names: Sequence[str]) -> Table:
     table = Table(box=None)
     table.add_column("class")
     table.add_column("mean predicted variance", justify="right")
-    shown = list(range(len(variances)))
-    if len(shown) > _MAX_CLASSES:
-        order = np.argsort(variances, kind="stable").tolist()
-        shown = order[: _MAX_CLASSES // 2] + order[-_MAX_CLASSES // 2 :]
-    for c in shown:
+    for c in extremes(variances):
         table.add_row(escape(class_names[c]), f"{variances[c]:.4g}")
     return table
-
-
-def _check_format(path: Path) -> None:
-    figure = _figure((1.0, 1.0))
-    formats = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in formats:
-        endings = ", .".join(sorted(formats))
-        raise ValueError(f"{path}: expected a file name that ends in .{endings}")
-
-
-def _figure(size: tuple[float, float]) -> Any:  # noqa: ANN401
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("a picture needs matplotlib: pip install 'mljax[plot]'") from error
-    return Figure(figsize=size, layout="constrained")
 
 
 def plot_label_correlation(
@@ -206,7 +138,7 @@ def plot_label_correlation(
     """
     count = len(class_names)
     side = min(max(0.25 * count, 4.0), 30.0)
-    figure = _figure((side + 2.5, side + 1.5))
+    figure = make_figure((side + 2.5, side + 1.5))
     axes = figure.add_subplot()
     different = ~np.eye(count, dtype=bool)
     shown = np.where(different, similarity, np.nan)

@@ -4,13 +4,17 @@ from collections.abc import Callable
 
 from flax import nnx
 
+from mljax.config.part import table
 from mljax.heads.kernel_mixture import KernelMixture
 from mljax.heads.linear import Bottleneck, Linear
 from mljax.heads.ml_decoder import MLDecoder
 
-HEADS: dict[str, Callable[..., nnx.Module]] = {
-    "linear": Linear,
-    "bottleneck": Bottleneck,
-    "ml_decoder": MLDecoder,
-    "kernel_mixture": KernelMixture,
-}
+HEADS: dict[str, Callable[..., nnx.Module]] = table(
+    "head",
+    {
+        "linear": Linear,
+        "bottleneck": Bottleneck,
+        "ml_decoder": MLDecoder,
+        "kernel_mixture": KernelMixture,
+    },
+)

@@ -5,6 +5,7 @@ https://arxiv.org/abs/2111.12933; Alibaba-MIIL/ML_Decoder ml_decoder.py.
 """
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from mljax.data.files.npy import read_npy
+from mljax.data.records import Classes
 from mljax.layers.init import at_least_float32, normal_init, torch_uniform_init
-
-
-class Frozen(nnx.Variable):
-    """An array that is saved with the parameters but never trained."""
+from mljax.layers.variables import Frozen, OfClasses
 
 
 def _linear(inputs: int, outputs: int, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.Linear:
@@ -138,7 +138,7 @@ class MLDecoder(nnx.Module):
 
     With D = ceil(k / num_groups), class c belongs to group c // D. In zero-shot mode every class
     has its own query, made of its word vector, and all share one weight vector: classes without
-    training images are scored by `with_word_vectors`.
+    training images are scored by `for_classes`.
 
     Ridnik et al. 2021, section 2 (group decoding; zero-shot learning with word queries),
     https://arxiv.org/abs/2111.12933; Alibaba-MIIL/ML_Decoder ml_decoder.py, `MLDecoder`. Parity: D
@@ -152,7 +152,7 @@ class MLDecoder(nnx.Module):
       train_queries: train the queries, which the published networks keep at their random start.
       word_vectors: `[k, w]`, or the path of an .npy file that holds it: zero-shot mode.
       word_vector_size: w, for zero-shot mode with word vectors that come later, from a checkpoint
-        or by `with_word_vectors`; until then the logits are nan.
+        or by `for_classes`; until then the logits are nan.
 
     Raises:
       ValueError: for groups that cannot hold the classes, an `embedding_size` that `num_heads`
@@ -183,9 +183,11 @@ class MLDecoder(nnx.Module):
             self.queries = nnx.Param(table) if train_queries else Frozen(table)
         else:
             groups, slots = 1, 1
-            self.word_vectors = Frozen(_word_vectors(word_vectors, num_classes))
-            self.word_projection = _linear(self.word_vectors.shape[1], embedding_size, dtype, rngs)
+            self.word_vectors = OfClasses(_word_vectors(word_vectors, num_classes))
+            width = self.word_vectors.shape[1]
+            self.word_projection = _linear(width, embedding_size, dtype, rngs)
         self.zero_shot = word_vectors is not None
+        self.num_classes = num_classes
         self.embed = _linear(num_features, embedding_size, dtype, rngs)
         self.layer = DecoderLayer(
             embedding_size, num_heads, feed_forward_size, dropout=dropout, dtype=dtype, rngs=rngs
@@ -209,19 +211,34 @@ class MLDecoder(nnx.Module):
             logits = logits[:, : self.bias.shape[0]]
         return {"logits": logits + self.bias[...][None]}
 
-    def with_word_vectors(self, word_vectors: Float[Array | np.ndarray, "k w"]) -> "MLDecoder":
-        """Returns the same head, sharing its parameters, for the classes of other word vectors.
+    @property
+    def stored_arguments(self) -> dict[str, Any]:
+        """The arguments that make the head again without a file of vectors, where it has any."""
+        if not self.zero_shot:
+            return {}
+        return {"word_vectors": None, "word_vector_size": self.word_vectors.shape[1]}
+
+    def for_classes(self, classes: Classes) -> "MLDecoder":
+        """Returns the same head, sharing its parameters, for the word vectors of other classes.
 
         Raises:
-          ValueError: for a head without zero-shot mode, or vectors of another width.
+          ValueError: for classes with vectors and a head without zero-shot mode, or vectors of
+            another width.
         """
+        if classes.vectors is None and len(classes.names) == self.num_classes:
+            return self
         if not self.zero_shot:
-            raise ValueError("with_word_vectors: this head was made without word_vectors")
+            raise ValueError(
+                "the data have word vectors, which this head cannot read: it was made without "
+                "word_vectors or word_vector_size"
+            )
         width = self.word_vectors.shape[1]
-        if word_vectors.ndim != 2 or word_vectors.shape[1] != width:
-            raise ValueError(f"word_vectors must be [k, {width}], got shape {word_vectors.shape}")
+        shape = None if classes.vectors is None else classes.vectors.shape
+        if shape != (len(classes.names), width):
+            raise ValueError(f"word vectors: expected [{len(classes.names)}, {width}], got {shape}")
         head = nnx.clone(self, variables=False)
-        head.word_vectors = Frozen(jnp.asarray(word_vectors))
+        head.word_vectors = OfClasses(jnp.asarray(classes.vectors))
+        head.num_classes = len(classes.names)
         return head
 
     def _queries(self) -> Float[Array, "g d"]:
@@ -246,7 +263,9 @@ def _group_shape(num_classes: int, num_groups: int | None) -> tuple[int, int]:
 def _word_vectors(
     source: Float[Array | np.ndarray, "k w"] | str | Path, num_classes: int
 ) -> Float[Array, "k w"]:
-    vectors = np.load(source) if isinstance(source, str | Path) else source
+    if isinstance(source, str | Path):
+        source = read_npy(Path(source), "word vectors, one row for each class")
+    vectors = source
     if vectors.ndim != 2 or vectors.shape[0] != num_classes:
         raise ValueError(
             f"word_vectors must hold one row for each of {num_classes} classes, got shape "

@@ -1,15 +1,17 @@
 """Losses by name; each reads what it needs from the batch and the head's dict by argument name."""
 
-from collections.abc import Callable
-
+from mljax.config.part import table
 from mljax.losses.asymmetric import asymmetric_loss, single_label_asymmetric_loss
 from mljax.losses.kernel_mixture import kernel_contrastive_loss, reconstruction_loss
 from mljax.losses.selective import selective_loss
 
-LOSSES: dict[str, Callable] = {
-    "asymmetric_loss": asymmetric_loss,
-    "single_label_asymmetric_loss": single_label_asymmetric_loss,
-    "selective_loss": selective_loss,
-    "reconstruction_loss": reconstruction_loss,
-    "kernel_contrastive_loss": kernel_contrastive_loss,
-}
+LOSSES = table(
+    "loss",
+    {
+        "asymmetric_loss": asymmetric_loss,
+        "single_label_asymmetric_loss": single_label_asymmetric_loss,
+        "selective_loss": selective_loss,
+        "reconstruction_loss": reconstruction_loss,
+        "kernel_contrastive_loss": kernel_contrastive_loss,
+    },
+)

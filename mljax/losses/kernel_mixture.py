@@ -130,7 +130,7 @@ def kernel_contrastive_loss(
       One value an anchor.
 
     Differs from the reference: vectorized over anchors, over the global batch instead of one
-    device's (under `train.accumulation` over one micro-batch: images of different ones are not
+    device's (under `micro_batches` over one of them: images of different ones are not
     contrasted), finite for a batch of one, all six pairs of covariance and similarity. Memory is
     a few arrays of `[b, b, k]`. Variances count as at most 2^32 and at least 2^-32, means as at
     most 2^30 in magnitude. Reverse-mode derivatives only.

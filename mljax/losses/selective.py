@@ -7,7 +7,6 @@ partial_asymmetric_loss.py, `PartialSelectiveLoss`.
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +14,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mljax.losses.asymmetric import asymmetric_loss
-from mljax.losses.prior import read_prior
 
-Prior = Float[Array | np.ndarray, " classes"] | str | Path
+Prior = Float[Array | np.ndarray, " classes"]
 
 
 def selective_loss(
@@ -114,13 +112,13 @@ def partial_label_weights(
     Only `selective` reads the arguments that follow.
 
     Args:
-      logits: of the whole (global) batch, or of a micro-batch under `train.accumulation`; before
+      logits: of the whole (global) batch, or of a micro-batch under `micro_batches`; before
         the sigmoid.
       labels: 1 present, 0 absent, -1 unannotated.
       valid: False for rows of padding, which spend no budget; None for no padding.
       mode: one of the above.
-      prior: `[k]` class frequencies in [0, 1], or the path of a file for `read_prior`; None leaves
-        that part out.
+      prior: `[k]` class frequencies in [0, 1]; None leaves that part out. In a config
+        `part(prior_csv, path=...)` reads them.
       prior_threshold: classes with a prior above it are frequent; 0 leaves that part out (Parity).
       likelihood_topk: t. The t * b likeliest unannotated entries of the batch count 0; b counts
         valid rows. Parity: entries that the prior has left out already use up the budget. Of equal
@@ -198,7 +196,7 @@ def _top_entries(
 def _frequent_classes(prior: Prior | None, threshold: float, k: int) -> Bool[Array, " k"]:
     if prior is None or not threshold:
         return jnp.zeros(k, bool)
-    values = jnp.asarray(read_prior(prior) if isinstance(prior, str | Path) else prior)
+    values = jnp.asarray(prior)
     if values.shape != (k,):
         raise ValueError(f"prior: expected one value for each of {k} classes, got {values.shape}")
     return values > threshold

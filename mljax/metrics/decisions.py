@@ -42,7 +42,7 @@ def precision_recall_f1(
     *,
     ignored: AnyArray | None = None,
     partial: bool = False,
-    threshold: float = 0.8,
+    threshold: float | Float[np.ndarray, " k"] = 0.8,
     top_k: int | None = None,
     inclusive: bool = False,
     count_unpredicted_classes: bool = False,
@@ -61,7 +61,7 @@ def precision_recall_f1(
       ignored: entries that count neither as a hit nor as a miss. KMCL counts VOC's difficult ones
         as negatives: leave this out for its figures.
       partial: leave unannotated labels out, too, instead of raising.
-      threshold: a class is predicted where its score is above.
+      threshold: a class is predicted where its score is above: one for all, or one for each.
       top_k: only the highest k scores of an image are predicted; among equal ones the lower class
         index goes first. Ignored entries keep their places.
       inclusive: also predict scores equal to the threshold.

@@ -5,19 +5,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from mljax.backbones import BACKBONES
-from mljax.config.binding import bind, lookup
-from mljax.config.schema import Part, Preprocessing
+from mljax.config.part import Part, part, resolve
+from mljax.config.schema import Preprocessing
+from mljax.config.signatures import bind
+from mljax.data.records import Classes
 from mljax.heads import HEADS
 
-Arrays = dict[str, Any]
-
-# Where a zero-shot head keeps the word vectors of its classes.
-WORD_VECTORS = "head.word_vectors"
+__all__ = ["BACKBONES", "HEADS", "Classifier", "ModelSpec", "create_model", "list_models"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +54,8 @@ class Classifier(nnx.Module):
 
 
 def create_model(
-    backbone: str,
-    head: str = "linear",
+    backbone: str | Callable[..., Any],
+    head: str | Callable[..., Any] = "linear",
     *,
     num_classes: int,
     head_kwargs: Mapping[str, Any] | None = None,
@@ -68,8 +66,8 @@ def create_model(
     """Returns a freshly initialized classifier in eval mode.
 
     Args:
-      backbone: a name that `list_models` knows.
-      head: a name in `mljax.heads.HEADS`.
+      backbone: a name that `list_models` knows, or a callable of your own.
+      head: a name in `HEADS`, or a callable of your own.
       num_classes: k.
       head_kwargs: arguments of the head.
       backbone_kwargs: arguments of the backbone.
@@ -80,13 +78,13 @@ def create_model(
       ValueError: for an unknown name or argument, with close matches.
     """
     spec = ModelSpec(
-        backbone=Part(name=backbone, kwargs=dict(backbone_kwargs or {})),
-        head=Part(name=head, kwargs=dict(head_kwargs or {})),
+        backbone=part(backbone),
+        head=part(head),
         num_classes=num_classes,
         dtype=dtype,
     )
-    _check(spec)
-    return _build(spec, rngs)
+    # Arguments in Python may be arrays, which no part holds.
+    return _build(spec, rngs, backbone_kwargs or {}, head_kwargs or {})
 
 
 def abstract_model(spec: ModelSpec) -> Classifier:
@@ -95,81 +93,64 @@ def abstract_model(spec: ModelSpec) -> Classifier:
     Raises:
       ValueError: for an unknown name or argument, with close matches.
     """
-    _check(spec)
-    return nnx.eval_shape(lambda: _build(spec, nnx.Rngs(0)))
+    kwargs = spec.backbone.kwargs, spec.head.kwargs
+    return nnx.eval_shape(lambda: _build(spec, nnx.Rngs(0), *kwargs))
 
 
-def _check(spec: ModelSpec) -> None:
+def _build(
+    spec: ModelSpec,
+    rngs: nnx.Rngs,
+    backbone_kwargs: Mapping[str, Any],
+    head_kwargs: Mapping[str, Any],
+) -> Classifier:
     if spec.num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {spec.num_classes}")
-    make_backbone = lookup(BACKBONES, spec.backbone.name, "backbone")
-    bind(make_backbone, spec.backbone.kwargs, f"backbone {spec.backbone.name}")
-    make_head = lookup(HEADS, spec.head.name, "head")
-    bind(make_head, spec.head.kwargs, f"head {spec.head.name}")
-
-
-def _build(spec: ModelSpec, rngs: nnx.Rngs) -> Classifier:
-    make_backbone: Callable[..., Any] = BACKBONES[spec.backbone.name]
-    backbone = make_backbone(**spec.backbone.kwargs, dtype=spec.dtype, rngs=rngs)
-    head: Any = HEADS[spec.head.name](
-        backbone.num_features, spec.num_classes, **spec.head.kwargs, dtype=spec.dtype, rngs=rngs
+    make_backbone = resolve(spec.backbone.name, "backbone")
+    bind(make_backbone, backbone_kwargs, f"backbone {spec.backbone.name}")
+    make_head = resolve(spec.head.name, "head")
+    bind(make_head, head_kwargs, f"head {spec.head.name}")
+    backbone = make_backbone(**backbone_kwargs, dtype=spec.dtype, rngs=rngs)
+    head: Any = make_head(
+        backbone.num_features, spec.num_classes, **head_kwargs, dtype=spec.dtype, rngs=rngs
     )
-    kwargs = dict(spec.head.kwargs)
-    if kwargs.pop("word_vectors", None) is not None:
-        # The vectors themselves travel with the other arrays, so that a checkpoint needs no file.
-        kwargs["word_vector_size"] = head.word_vectors.shape[1]
-        spec = replace(spec, head=Part(name=spec.head.name, kwargs=kwargs))
+    # Arrays among the arguments travel with the other arrays, so that a checkpoint needs no file.
+    stored = {**head_kwargs, **getattr(head, "stored_arguments", {})}
+    spec = replace(
+        spec,
+        backbone=Part(name=spec.backbone.name, kwargs=dict(backbone_kwargs)),
+        head=Part(name=spec.head.name, kwargs=stored),
+    )
     model = Classifier(backbone, head, spec)
     model.eval()
     return model
 
 
-def split_model(model: Classifier) -> tuple[nnx.GraphDef, Arrays, Arrays]:
-    """Returns a network's structure, its parameters and its other arrays (running statistics).
+def for_classes(model: Classifier, classes: Classes) -> Classifier:
+    """Returns the network for classes that it may not have been trained on, sharing the parameters.
 
-    The arrays are flat dicts by dotted path, such as `head.linear.kernel`.
-    """
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
-    return graph, _flat(params), _flat(rest)
-
-
-def merge_model(graph: nnx.GraphDef, params: Arrays, stats: Arrays) -> Classifier:
-    """Returns the network again; the inverse of `split_model`."""
-    flat: dict[Any, Any] = {
-        tuple(int(key) if key.isdigit() else key for key in path.split(".")): array
-        for path, array in {**params, **stats}.items()
-    }
-    return nnx.merge(graph, nnx.from_flat_state(flat))
-
-
-def with_classes(
-    model: Classifier, class_names: tuple[str, ...], word_vectors: Float[np.ndarray, "k w"]
-) -> Classifier:
-    """Returns a zero-shot network for other classes, sharing the parameters.
+    A head that depends on its classes says how by its method `for_classes(classes)`; any other is
+    returned as it is.
 
     Args:
-      model: its head has word vectors.
-      class_names: the k names.
-      word_vectors: one for each of them.
+      model: any network.
+      classes: k names, and what is known of them.
 
     Raises:
-      ValueError: for a head that takes none, or vectors of another width.
+      ValueError: for classes with vectors and a head that cannot read any, or that do not fit it.
     """
-    if not hasattr(model.head, "with_word_vectors"):
+    if hasattr(model.head, "for_classes"):
+        head = model.head.for_classes(classes)
+    elif classes.vectors is None:
+        return model
+    else:
         raise ValueError(
-            f"the data have word vectors, which a {model.spec.head.name} head cannot read: take an "
-            "ml_decoder head with word_vector_size"
+            f"the data have a vector for each class, which a {model.spec.head.name} head cannot "
+            "read: take a head that has for_classes"
         )
-    head = model.head.with_word_vectors(word_vectors)
-    spec = replace(model.spec, num_classes=len(class_names))
+    spec = replace(model.spec, num_classes=len(classes.names))
     other = Classifier(model.backbone, head, spec)
-    other.class_names, other.preprocessing = class_names, model.preprocessing
+    other.class_names, other.preprocessing = classes.names, model.preprocessing
     return other
-
-
-def _flat(state: nnx.State) -> Arrays:
-    flat = nnx.to_flat_state(state)
-    return {".".join(map(str, path)): variable.get_value() for path, variable in flat}
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -15,16 +15,17 @@ class RunEndedError(Exception):
     """A run was asked to end."""
 
 
-class Termination:
+class Interruption:
     """Turns SIGTERM, or in a run of one process Ctrl-C, into an error at a convenient point.
 
-    A second Ctrl-C interrupts at once. Outside the main thread no signal is heard.
+    A second Ctrl-C interrupts at once. Outside the main thread no signal is heard. A RunEndedError
+    that leaves the context becomes SystemExit with 128 and the signal, as a shell has it.
 
     Attributes:
       signal: the signal that came, or 0.
     """
 
-    def __enter__(self) -> "Termination":
+    def __enter__(self) -> "Interruption":
         self.signal = 0
         self._asked = 0
         self._before: dict[int, Any] = {}
@@ -34,9 +35,11 @@ class Termination:
                 self._before[number] = signal.signal(number, self._hear)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is RunEndedError:
+            raise SystemExit(128 + self.signal) from None
 
     def _hear(self, number: int, _: object) -> None:
         self.signal = number

@@ -1,23 +1,11 @@
-"""What a run writes for people and programs: JSON lines, TensorBoard, progress, a class prior."""
+"""Figures of a run over its steps: JSON lines, TensorBoard, images per second."""
 
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from tensorboardX import SummaryWriter
 
 
@@ -58,19 +46,21 @@ class MetricLog:
 
 
 class Throughput:
-    """Images per second between the steps that are logged."""
+    """Images per second between the steps that are logged.
 
-    def __init__(self, batch_size: int) -> None:
+    Args:
+      batch_size: images in a step.
+      step: measures from its end on.
+    """
+
+    def __init__(self, batch_size: int, step: int) -> None:
         self._batch_size = batch_size
-
-    def start(self, step: int) -> None:
-        """Measures from the end of `step` on."""
         self._step, self._time = step, time.monotonic()
 
     def rate(self, step: int) -> float:
         """Returns the images per second since the last call, up to the end of `step`."""
         before, since = self._step, self._time
-        self.start(step)
+        self._step, self._time = step, time.monotonic()
         return self._batch_size * (step - before) / (self._time - since)
 
 
@@ -80,75 +70,3 @@ def _step(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
         return math.inf
-
-
-def make_progress(console: Console) -> Progress:
-    """Returns a progress bar with count, times and a `status` field."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
-        console=console,
-        disable=not console.is_terminal,
-    )
-
-
-def annotated_shares(labels: Any, *, most: int = 100_000) -> Float[np.ndarray, " k"]:  # noqa: ANN401
-    """Returns the share of images in which each class is annotated as present, in [0, 1].
-
-    Args:
-      labels: `[n, k]`, or anything with rows.
-      most: at most so many rows are read, evenly spaced.
-    """
-    rows = np.linspace(0, len(labels) - 1, min(len(labels), most)).round().astype(int)
-    present = np.zeros(len(labels[0]), np.int64)
-    for row in rows:
-        present += np.asarray(labels[row]) == 1
-    return present / len(rows)
-
-
-def draw_prior(
-    path: Path,
-    class_names: Sequence[str],
-    prior: Float[np.ndarray, " k"],
-    shares: Float[np.ndarray, " k"],
-) -> None:
-    """Writes a picture of an estimated class prior against how often the classes are annotated.
-
-    The classes stand side by side, the highest prior first, and are named if there are at most 100.
-    The vertical axis is logarithmic; what is below a hundredth of the least prior is at its foot.
-
-    Args:
-      path: the ending tells the format.
-      class_names: the k names.
-      prior: in [0, 1].
-      shares: of `annotated_shares`.
-
-    Raises:
-      ImportError: without matplotlib.
-    """
-    from matplotlib.figure import Figure
-
-    order = np.argsort(-prior, kind="stable")
-    foot = max(float(prior[prior > 0].min(initial=1.0)) / 100, 1e-8)
-    count = len(order)
-    figure = Figure(figsize=(min(max(0.16 * count, 6.0), 16.0), 5), layout="constrained")
-    axes = figure.add_subplot()
-    for values, marker, label in (
-        (shares, "x", "share of the training images annotated as present"),
-        (prior, "o", "estimated prior"),
-    ):
-        heights = np.maximum(values[order].astype(float), foot)
-        axes.plot(np.arange(count), heights, marker, markersize=4, label=label)
-    axes.set(yscale="log", ylim=(foot, 1), xlim=(-1, count))
-    if count <= 100:
-        names = [str(class_names[c]) for c in order]
-        axes.set_xticks(np.arange(count), names, rotation=90, fontsize=7, parse_math=False)
-    else:
-        axes.set_xlabel(f"{count} classes by estimated prior")
-    axes.legend()
-    figure.savefig(path, dpi=150)

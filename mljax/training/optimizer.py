@@ -1,104 +1,185 @@
-"""torch's Adam and OneCycleLR on optax, the weight-decay split, and the moving average."""
+"""Gradients to updates: torch's Adam and SGD on optax, groups of parameters, the moving average."""
 
-from collections.abc import Callable
+import fnmatch
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from mljax.config.schema import OptimizerConfig, ScheduleConfig
+from mljax.config.part import Part, resolve, table
+from mljax.config.schema import ParameterGroup
+from mljax.config.signatures import bind
 
-Arrays = dict[str, Array]
-
-
-def one_cycle(
-    start: float, middle: float, end: float, *, total_steps: int, warmup_fraction: float
-) -> Callable[[ArrayLike], Array]:
-    """Returns torch's two-phase cosine OneCycleLR as a function of the step, counted from 0.
-
-    The value goes from `start` to `middle` at step `warmup_fraction * total_steps - 1`, then to
-    `end` at the last step, and stays there.
-
-    Source: `torch.optim.lr_scheduler.OneCycleLR`; Smith and Topin, Super-Convergence,
-    https://arxiv.org/abs/1708.07120.
-    """
-    turn = warmup_fraction * total_steps - 1
-    last = total_steps - 1
-
-    def cosine(a: float, b: float, progress: Array) -> Array:
-        return b + (a - b) * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1))) / 2
-
-    def schedule(step: ArrayLike) -> Array:
-        step = jnp.asarray(step, float)
-        rise = cosine(start, middle, step / turn if turn > 0 else jnp.ones_like(step))
-        fall = cosine(middle, end, (step - turn) / max(last - turn, 1e-12))
-        return jnp.where(step <= turn, rise, fall)
-
-    return schedule
+Arrays = dict[str, Any]
+Hyperparameters = Mapping[str, Any]
+# Hyperparameters of one step to the transformation with these; all have one state structure.
+Optimizer = Callable[[Hyperparameters], optax.GradientTransformation]
 
 
-def decay_mask(params: Arrays, no_decay: tuple[str, ...] = ()) -> dict[str, bool]:
-    """Returns which parameters are decayed: none of one axis, none named `bias`, none excluded.
+def decay_mask(params: Arrays) -> Any:  # noqa: ANN401
+    """Returns which parameters are decayed: none of one axis, none named `bias`.
 
     Source: `add_weight_decay` of Alibaba-MIIL/ASL `src/helper_functions/helper_functions.py`.
 
     Args:
       params: arrays by dotted path.
-      no_decay: paths that are never decayed.
     """
-    return {
-        path: array.ndim != 1 and not path.endswith(".bias") and path not in no_decay
-        for path, array in params.items()
-    }
-
-
-def learning_rate(
-    optimizer: OptimizerConfig, schedule: ScheduleConfig, total_steps: int
-) -> Callable[[ArrayLike], Array]:
-    """Returns the learning rate as a function of the step, counted from 0."""
-    start = optimizer.peak_lr / schedule.initial_factor
-    return one_cycle(
-        start,
-        optimizer.peak_lr,
-        start / schedule.final_factor,
-        total_steps=total_steps,
-        warmup_fraction=schedule.warmup_fraction,
+    return jax.tree_util.tree_map_with_path(
+        lambda path, array: array.ndim != 1 and not str(path[-1].key).endswith(".bias"), params
     )
+
+
+def torch_adam(
+    learning_rate: float | Array,
+    *,
+    weight_decay: float | Array = 0.0,
+    beta1: float | Array = 0.9,
+    beta2: float | Array = 0.999,
+    eps: float | Array = 1e-8,
+) -> optax.GradientTransformation:
+    """Returns torch's Adam as the published recipes use it: with L2 decay in the gradient.
+
+    The decay is added before the moments, for matrices and filters only (`decay_mask`). Where beta1
+    cycles, its bias correction at step t is `1 - beta1_t ** t` with the current beta1, as torch has
+    it.
+
+    Source: `torch.optim.Adam`; Kingma and Ba, https://arxiv.org/abs/1412.6980, algorithm 1.
+
+    Raises:
+      ValueError: for a number out of its range.
+    """
+    _check("torch_adam", 0.0, math.inf, weight_decay=weight_decay, eps=eps)
+    _check("torch_adam", 0.0, 1.0, beta1=beta1, beta2=beta2)
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=decay_mask),
+        optax.scale_by_adam(b1=beta1, b2=beta2, eps=eps),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def torch_sgd(
+    learning_rate: float | Array,
+    *,
+    momentum: float | Array = 0.0,
+    nesterov: bool = False,
+    weight_decay: float | Array = 0.0,
+) -> optax.GradientTransformation:
+    """Returns torch's SGD: L2 decay of all parameters in the gradient, then momentum.
+
+    Source: `torch.optim.SGD` without dampening.
+
+    Raises:
+      ValueError: for a number out of its range.
+    """
+    _check("torch_sgd", 0.0, math.inf, weight_decay=weight_decay, momentum=momentum)
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.trace(decay=momentum, nesterov=nesterov),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def _check(owner: str, low: float, below: float, **values: float | Array) -> None:
+    """Checks numbers of a config; those that a schedule moves are arrays here."""
+    for name, value in values.items():
+        if isinstance(value, (int, float)) and not low <= value < below:
+            raise ValueError(
+                f"{owner}: {name} must be at least {low:g} and less than {below:g}, got {value}"
+            )
+
+
+ALGORITHMS = table("algorithm", {"torch_adam": torch_adam, "torch_sgd": torch_sgd})
 
 
 def make_optimizer(
-    optimizer: OptimizerConfig, schedule: ScheduleConfig, total_steps: int
-) -> optax.GradientTransformation:
-    """Returns torch's Adam: decay is added to the gradient, before the moments.
+    algorithm: Part, groups: Sequence[ParameterGroup] = (), clip_norm: float | None = None
+) -> Optimizer:
+    """Returns the optimizer of a run as a function of the hyperparameters of a step.
 
-    Where beta1 cycles, its bias correction at step t is `1 - beta1_t ** t` with the current beta1,
-    as torch has it. The state has the `hyperparams` of the last step and, under `inner_state`, what
-    a step that is left out must not change.
+    The transformation is made anew in each step with that step's hyperparameters, as
+    `optax.inject_hyperparams` does, so none of them is part of the state: what a config changes on
+    resume takes effect.
 
     Args:
-      optimizer: rates and betas.
-      schedule: the cycle.
-      total_steps: optimizer steps of the whole cycle, which may be more than are trained.
+      algorithm: a factory `(learning_rate, **kwargs)`.
+      groups: parameters with another rate or other arguments.
+      clip_norm: the largest global norm of the gradients.
+
+    Raises:
+      ValueError: for an unknown algorithm, or arguments that it does not take.
     """
+    factory = resolve(algorithm.name, "algorithm")
+    for kwargs in ({}, *(group.kwargs for group in groups)):
+        given = {**algorithm.kwargs, **kwargs}
+        bind(factory, given, f"algorithm {algorithm.name}")
+        factory(0.0, **given)  # What is out of range fails here, before any data is read.
 
-    def adam(*, learning_rate: float | Array, beta1: float | Array) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.add_decayed_weights(optimizer.weight_decay, mask=decay_mask),
-            optax.scale_by_adam(b1=beta1, b2=optimizer.beta2, eps=optimizer.eps),
-            optax.scale_by_learning_rate(learning_rate),
-        )
+    def single(
+        hyperparameters: Hyperparameters, group: ParameterGroup
+    ) -> optax.GradientTransformation:
+        if group.frozen:
+            return optax.set_to_zero()
+        update = factory(**{**algorithm.kwargs, **group.kwargs, **hyperparameters})
+        if group.rate_factor == 1:
+            return update
+        # Every algorithm's update is its direction times the rate.
+        return optax.chain(update, optax.scale(group.rate_factor))
 
-    beta1, static = optimizer.beta1, ["beta1"]
-    if schedule.cycle_beta1:
-        warmup = schedule.warmup_fraction
-        beta1 = one_cycle(0.95, 0.85, 0.95, total_steps=total_steps, warmup_fraction=warmup)
-        static = []
-    # A constant in the state would come back with a checkpoint, whatever the recipe says by then.
-    return optax.inject_hyperparams(adam, static_args=static)(
-        learning_rate=learning_rate(optimizer, schedule, total_steps), beta1=beta1
-    )
+    def optimizer(hyperparameters: Hyperparameters) -> optax.GradientTransformation:
+        rest = single(hyperparameters, ParameterGroup(pattern="*"))
+        if groups:
+            each = {str(i): single(hyperparameters, group) for i, group in enumerate(groups)}
+            rest = optax.partition({**each, "rest": rest}, lambda params: _labels(params, groups))
+        if clip_norm is None:
+            return rest
+        return optax.chain(optax.clip_by_global_norm(clip_norm), rest)
+
+    return optimizer
+
+
+def check_groups(params: Arrays, groups: Sequence[ParameterGroup]) -> None:
+    """Checks that every group has parameters.
+
+    Raises:
+      ValueError: for a pattern that matches none, or only those of groups before it.
+    """
+    used = set(_labels(params, groups).values())
+    for index, group in enumerate(groups):
+        if str(index) not in used:
+            raise ValueError(
+                f"optimizer.groups: pattern {group.pattern!r} matches no parameter that no group "
+                f"before it has; parameters are named as {', '.join(list(params)[-2:])}"
+            )
+
+
+def check_hyperparameters(algorithm: Part, names: Sequence[str]) -> None:
+    """Checks that an algorithm takes what a schedule moves.
+
+    Raises:
+      ValueError: naming the hyperparameter.
+    """
+    factory = resolve(algorithm.name, "algorithm")
+    others = dict.fromkeys((name for name in names if name != "learning_rate"), 0.0)
+    try:
+        bind(factory, others, f"algorithm {algorithm.name}")
+    except ValueError as error:
+        raise ValueError(
+            f"the schedule moves {', '.join(others)}, but {error}; for one_cycle set "
+            "schedule.kwargs.cycle_beta1=False"
+        ) from error
+
+
+def _labels(params: Arrays, groups: Sequence[ParameterGroup]) -> dict[str, str]:
+    """Returns which group each parameter is in: the first whose pattern matches, or the rest."""
+
+    def label(path: str) -> str:
+        fits = (str(i) for i, g in enumerate(groups) if fnmatch.fnmatchcase(path, g.pattern))
+        return next(fits, "rest")
+
+    return {path: label(path) for path in params}
 
 
 def moving_average(average: Arrays, new: Arrays, decay: float) -> Arrays:

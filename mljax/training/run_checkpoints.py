@@ -1,8 +1,8 @@
 """The checkpoints of a run: saved in the background, sealed, thinned out, and resumed from."""
 
-import copy
 import dataclasses
 import itertools
+import json
 import shutil
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,21 +13,26 @@ import jax
 import orbax.checkpoint as ocp
 
 from mljax.checkpoints.checkpoint import (
+    check_path,
+    check_version,
+    read_description,
+    save_model,
+    write_description,
+)
+from mljax.checkpoints.manifest import (
     INCOMPLETE,
     MANIFEST,
     DamagedCheckpointError,
-    check_path,
-    describe,
-    read_description,
-    save_model,
     seal,
     sealed,
     verify,
-    wait_for_all,
 )
+from mljax.config.load import from_json, to_json
 from mljax.config.schema import Config
+from mljax.devices.processes import wait_for_all
 from mljax.models.classifier import Classifier
-from mljax.training.step import TrainState
+from mljax.training.progress import Progress
+from mljax.training.state import TrainState
 
 # Ends the name of a folder that a new one takes the place of.
 REPLACED = ".replaced"
@@ -42,14 +47,14 @@ class RunCheckpoints:
     Args:
       folder: is made.
       model: described in each checkpoint.
-      recipe: stored in each checkpoint.
+      config: stored in each checkpoint.
       keep: how many of the newest stay.
     """
 
-    def __init__(self, folder: Path, model: Classifier, recipe: Config, *, keep: int) -> None:
+    def __init__(self, folder: Path, model: Classifier, config: Config, *, keep: int) -> None:
         self._folder = folder.absolute()
         self._model = model
-        self._recipe = recipe
+        self._config = config
         self._keep = keep
         self._saving: Future[None] | None = None
         check_path(self._folder)
@@ -74,26 +79,25 @@ class RunCheckpoints:
         wait_for_all(f"{folder.name} tidied")
         return sealed(folder)
 
-    def save(self, state: TrainState, progress: dict[str, Any]) -> None:
+    def save(self, state: TrainState, progress: Progress) -> None:
         """Starts saving `state`, after any save still under way.
 
         Args:
           state: may be donated to the next step at once.
-          progress: what else the run must know to go on, as JSON.
+          progress: how far the run has come.
         """
         self.wait()
         path = self._folder / str(int(state.step))
         items = {
             **{name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()},
-            # A copy: it is written while the run changes the original.
-            "progress": ocp.args.JsonSave(copy.deepcopy(progress)),
+            "progress": ocp.args.JsonSave(json.loads(to_json(progress))),
         }
         # It exists if an evaluation was made up for, which its checkpoint lacks.
         _set_aside(path)
         self._checkpointer.save(path, args=ocp.args.Composite(**items))
         self._saving = self._background.submit(self._complete, path)
 
-    def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore(self, state: TrainState) -> tuple[TrainState, Progress] | None:
         """Returns the newest state and its progress, or None if there is no checkpoint.
 
         Args:
@@ -118,7 +122,10 @@ class RunCheckpoints:
         paths, structure = jax.tree_util.tree_flatten_with_path(fields)
         leaves = [restored["training"][_name(path)] for path, _ in paths]
         fields = jax.tree.unflatten(structure, leaves)
-        return TrainState(**restored["model"], **fields), restored["progress"]
+        arrays = restored["model"]
+        text = json.dumps(restored["progress"])
+        progress = from_json(Progress, text, f"{steps[-1]}/progress")
+        return TrainState(params=arrays["params"], statistics=arrays["stats"], **fields), progress
 
     def wait(self) -> None:
         """Waits for the save under way, if any; raises what went wrong in it."""
@@ -135,6 +142,7 @@ class RunCheckpoints:
             self._checkpointer.close()
 
     def _check_fits(self, path: Path, state: TrainState) -> None:
+        check_version(path)
         names, expected = read_description(path).class_names, self._model.class_names
         if names != expected:
             pairs = itertools.zip_longest(names or (), expected or ())
@@ -156,8 +164,8 @@ class RunCheckpoints:
         if differences:
             listed = "\n  ".join(differences[:10])
             raise ValueError(
-                f"checkpoint {path} does not fit the recipe ({len(differences)} differences)\n"
-                f"  {listed}\nGo on with the recipe in {path / 'recipe.json'}, or start anew in "
+                f"checkpoint {path} does not fit the config ({len(differences)} differences)\n"
+                f"  {listed}\nGo on with the config in {path / 'config.json'}, or start anew in "
                 "another workdir"
             )
 
@@ -166,7 +174,7 @@ class RunCheckpoints:
         self._checkpointer.wait_until_finished()
         if jax.process_index() != 0:
             return
-        describe(path, self._model, self._recipe)
+        write_description(path, self._model, self._config)
         seal(path)
         shutil.rmtree(path.with_name(path.name + REPLACED), ignore_errors=True)
         for old in sealed(self._folder)[: -self._keep]:
@@ -175,7 +183,7 @@ class RunCheckpoints:
             shutil.rmtree(old)
 
 
-def save_only(path: Path, model: Classifier, *, recipe: Config, card: str) -> None:
+def save_only(path: Path, model: Classifier, *, config: Config, card: str) -> None:
     """Writes a network as a checkpoint folder and removes the others beside it.
 
     An interruption leaves a whole checkpoint, if there was one: `RunCheckpoints.tidy` finds it.
@@ -183,12 +191,12 @@ def save_only(path: Path, model: Classifier, *, recipe: Config, card: str) -> No
     Args:
       path: named by the step; one that is there is replaced.
       model: as for `save_model`, like the rest.
-      recipe: what it was trained by.
+      config: what it was trained by.
       card: Markdown for people.
     """
     before = sealed(path.parent)
     aside = _set_aside(path)
-    save_model(path, model, recipe=recipe, card=card)
+    save_model(path, model, config=config, card=card)
     if jax.process_index() == 0:
         for old in [p for p in before if p != path] + [aside]:
             shutil.rmtree(old, ignore_errors=True)
@@ -206,13 +214,13 @@ def _set_aside(path: Path) -> Path:
 
 def _without_model(state: TrainState) -> dict[str, Any]:
     fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
-    return {name: value for name, value in fields.items() if name not in ("params", "stats")}
+    return {name: value for name, value in fields.items() if name not in ("params", "statistics")}
 
 
 def _items(state: TrainState) -> dict[str, dict[str, Any]]:
     """Returns what orbax stores of a state: one tree a folder."""
     return {
-        "model": {"params": state.params, "stats": state.stats},
+        "model": {"params": state.params, "stats": state.statistics},
         "training": _training(state),
     }
 

@@ -12,9 +12,10 @@ from torch import nn
 
 from converters import from_torch, to_torch
 from mljax import create_model
-from mljax.config.schema import Part
+from mljax.config import Part
 from mljax.layers.norm import BatchNorm
-from mljax.models.classifier import ModelSpec, abstract_model, merge_model, split_model
+from mljax.models.arrays import merge_model, split_model
+from mljax.models.classifier import ModelSpec, abstract_model
 from tests import golden
 
 

@@ -11,10 +11,11 @@ from flax import nnx
 from converters import from_torch, to_torch
 from mljax import create_model, list_models
 from mljax.backbones.tresnet import BasicBlock, Bottleneck
-from mljax.config.schema import Part
+from mljax.config import Part
 from mljax.layers.pooling import space_to_depth
 from mljax.losses import asymmetric_loss
-from mljax.models.classifier import ModelSpec, abstract_model, merge_model, split_model
+from mljax.models.arrays import merge_model, split_model
+from mljax.models.classifier import ModelSpec, abstract_model
 from tests import golden
 
 MINI = golden.names("tresnet_eval", "mini")

@@ -1,8 +1,8 @@
-"""Checkpoint folders: exact, whole or absent, and refused when a byte of them has changed."""
+"""Checkpoint folders: exact, whole or absent, and found again."""
 
-import dataclasses
+import importlib
 import json
-import shutil
+import sys
 
 import jax
 import numpy as np
@@ -11,95 +11,76 @@ import pytest
 
 from mljax.checkpoints import checkpoint
 from mljax.checkpoints.checkpoint import (
-    MANIFEST,
-    DamagedCheckpointError,
     find_model,
     load_model,
+    read_config,
     read_description,
-    read_recipe,
     save_model,
-    seal,
-    verify,
 )
-from mljax.models.classifier import split_model
-from tests import miniature
-
-_NAMES = tuple(f"class {c} é" for c in range(10))
-_PREPROCESSING = dataclasses.replace(
-    miniature.PREPROCESSING, mean=(0.1, 0.2, 0.3), std=(0.5, 1 / 3, 1.0), resize="bicubic"
-)
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    model = miniature.model(class_names=_NAMES, preprocessing=_PREPROCESSING)
-    folder = tmp_path_factory.mktemp("checkpoints") / "new" / "model"
-    return save_model(folder, model, recipe=miniature.recipe(), card="# A card\n")
-
-
-@pytest.fixture
-def copied(saved, tmp_path):
-    """Returns a copy that a test may spoil."""
-    return shutil.copytree(saved, tmp_path / "model")
+from mljax.checkpoints.manifest import MANIFEST, DamagedCheckpointError, seal, verify
+from mljax.config import part
+from mljax.models.arrays import split_model
+from tests import networks, small_configs
+from tests.checkpoints.conftest import NAMES, PREPROCESSING
 
 
 def test_loaded_model_is_the_saved_one(saved):
     model = load_model(saved)
-    graph, *arrays = split_model(miniature.model())
+    graph, *arrays = split_model(networks.model())
     found, *loaded = split_model(model)
     jax.tree.map(np.testing.assert_array_equal, loaded, arrays)
     assert [str(x.dtype) for x in jax.tree.leaves(loaded)] == ["float32"] * len(
         jax.tree.leaves(arrays)
     )
-    assert model.spec == miniature.model().spec
-    assert model.class_names == _NAMES
-    assert model.preprocessing == _PREPROCESSING
+    assert model.spec == networks.model().spec
+    assert model.class_names == NAMES
+    assert model.preprocessing == PREPROCESSING
 
 
 def test_loaded_model_is_in_eval_mode(saved):
     model = load_model(saved)
     images = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
     before = split_model(model)[2]
-    logits = [jax.jit(lambda x, m=m: m(x)["logits"])(images) for m in (model, miniature.model())]
+    logits = [jax.jit(lambda x, m=m: m(x)["logits"])(images) for m in (model, networks.model())]
     np.testing.assert_array_equal(*logits)
     jax.tree.map(np.testing.assert_array_equal, split_model(model)[2], before)
 
 
-def test_recipe_versions_and_card_are_stored(saved):
-    assert read_recipe(saved) == miniature.recipe()
+def test_config_versions_and_card_are_stored(saved):
+    assert read_config(saved) == small_configs.config()
     assert set(read_description(saved).versions) == {"mljax", "jax", "flax"}
     assert (saved / "README.md").read_text() == "# A card\n"
 
 
-def test_model_without_recipe_names_and_card_is_saved_with_a_short_card(tmp_path):
-    path = save_model(tmp_path / "model", miniature.model(class_names=None, preprocessing=None))
+def test_model_without_config_names_and_card_is_saved_with_a_short_card(tmp_path):
+    path = save_model(tmp_path / "model", networks.model(class_names=None, preprocessing=None))
     model = load_model(path)
     assert (model.class_names, model.preprocessing) == (None, None)
-    assert read_recipe(path) is None
+    assert read_config(path) is None
     assert "tresnet_m with a linear head" in (path / "README.md").read_text()
 
 
 def test_path_that_orbax_takes_for_a_pattern_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a\[1\]/b: checkpoints cannot lie under a path with"):
-        save_model(tmp_path / "a[1]" / "b", miniature.model())
+        save_model(tmp_path / "a[1]" / "b", networks.model())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_existing_folder_is_not_overwritten(saved):
     before = {p: p.read_bytes() for p in saved.rglob("*") if p.is_file()}
     with pytest.raises(FileExistsError, match="exists already; name a new folder"):
-        save_model(saved, miniature.model())
+        save_model(saved, networks.model())
     assert {p: p.read_bytes() for p in saved.rglob("*") if p.is_file()} == before
 
 
-@pytest.mark.parametrize("step", ["describe", "seal"])
+@pytest.mark.parametrize("step", ["write_description", "seal"])
 def test_failed_save_leaves_nothing(monkeypatch, tmp_path, step):
     def fail(*_):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(checkpoint, step, fail)
     with pytest.raises(OSError, match="no space left"):
-        save_model(tmp_path / "model", miniature.model())
+        save_model(tmp_path / "model", networks.model())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,7 +90,7 @@ def test_failed_write_of_arrays_leaves_nothing(monkeypatch, tmp_path):
 
     monkeypatch.setattr(ocp.Checkpointer, "save", fail)
     with pytest.raises(OSError, match="no space left"):
-        save_model(tmp_path / "model", miniature.model())
+        save_model(tmp_path / "model", networks.model())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,64 +98,8 @@ def test_leftover_of_a_killed_save_does_not_hinder_the_next(tmp_path):
     leftover = tmp_path / "model.incomplete"
     (leftover / "model").mkdir(parents=True)
     (leftover / "model" / "junk").write_text("junk")
-    verify(save_model(tmp_path / "model", miniature.model()))
+    verify(save_model(tmp_path / "model", networks.model()))
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
-
-
-def _files(folder):
-    return sorted(p for p in folder.rglob("*") if p.is_file())
-
-
-def test_any_flipped_bit_is_detected_and_the_file_is_named(copied):
-    rng = np.random.default_rng(0)
-    # Each file, then as many at random.
-    files = _files(copied)
-    chosen = files + [files[i] for i in rng.integers(len(files), size=100)]
-    for path in chosen:
-        content = path.read_bytes()
-        flipped = bytearray(content)
-        flipped[rng.integers(len(flipped))] ^= 1 << int(rng.integers(8))
-        path.write_bytes(flipped)
-        with pytest.raises(DamagedCheckpointError) as error:
-            verify(copied)
-        assert f"{path.relative_to(copied)} " in str(error.value)
-        assert str(copied) in str(error.value)
-        path.write_bytes(content)
-    verify(copied)
-
-
-def test_damaged_checkpoint_is_not_loaded(copied):
-    path = max(_files(copied), key=lambda p: p.stat().st_size)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(DamagedCheckpointError, match=f"{path.name} has changed. Use another copy"):
-        load_model(copied)
-
-
-def test_every_missing_file_is_named(copied):
-    for path in _files(copied):
-        content = path.read_bytes()
-        path.unlink()
-        with pytest.raises(DamagedCheckpointError, match=f"{path.relative_to(copied)} is missing"):
-            load_model(copied)
-        path.write_bytes(content)
-
-
-@pytest.mark.parametrize("name", ["notes.txt", "model/extra", "model/manifest.json"])
-def test_added_file_is_named(copied, name):
-    (copied / name).write_text("x")
-    with pytest.raises(DamagedCheckpointError, match=f"{name} was added"):
-        load_model(copied)
-
-
-def test_all_problems_are_listed(copied):
-    (copied / "README.md").unlink()
-    (copied / "recipe.json").write_text("{}")
-    (copied / "extra").write_text("")
-    expected = "README.md is missing; extra was added; recipe.json has changed"
-    with pytest.raises(DamagedCheckpointError, match=expected):
-        verify(copied)
 
 
 def test_checkpoint_of_another_format_is_refused(copied):
@@ -200,6 +125,39 @@ def test_folder_without_checkpoint_raises(tmp_path):
             load_model(path)
 
 
+def test_a_checkpoint_of_version_0_1_says_how_to_upgrade_its_recipe(copied):
+    (copied / "config.json").rename(copied / "recipe.json")
+    seal(copied)
+    with pytest.raises(ValueError, match="python -m converters.upgrade") as error:
+        read_config(copied)
+    assert str(copied) in str(error.value)
+
+
+def _own_head(folder, monkeypatch):
+    """Saves a network with a head of a module that is then forgotten; returns the folder."""
+    source = "from mljax.heads.linear import Linear\n\nclass OwnHead(Linear):\n    pass\n"
+    (folder / "own_checkpoint_head.py").write_text(source)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys.modules["mljax.config.part"], "_PLUGINS", set())
+    head = part(importlib.import_module("own_checkpoint_head").OwnHead)
+    path = save_model(folder / "model", networks.model(head=head))
+    del sys.modules["own_checkpoint_head"]
+    sys.modules["mljax.config.part"]._PLUGINS.clear()
+    return path
+
+
+def test_a_network_of_a_plugin_needs_the_plugin(tmp_path, monkeypatch):
+    path = _own_head(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match="--plugin own_checkpoint_head") as error:
+        load_model(path)
+    assert 'plugins=("own_checkpoint_head",)' in str(error.value)
+    assert "own_checkpoint_head" not in sys.modules
+    model = load_model(path, plugins=("own_checkpoint_head",))
+    assert type(model.head).__name__ == "OwnHead"
+    _, *arrays = split_model(networks.model())
+    jax.tree.map(np.testing.assert_array_equal, list(split_model(model)[1:]), arrays)
+
+
 def _workdir(folder, *names):
     for name in names:
         (folder / name).mkdir(parents=True)
@@ -221,4 +179,4 @@ def test_workdir_without_best_means_its_latest_checkpoint(tmp_path):
 
 def test_relative_path_is_found(saved, monkeypatch):
     monkeypatch.chdir(saved.parent)
-    assert load_model("model").class_names == _NAMES
+    assert load_model("model").class_names == NAMES

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mljax.config import part
 from mljax.data.partial import fix_per_class, partial, random_per_sample, simulate
 from mljax.data.readers.digits import digits
 from mljax.data.records import Records
@@ -115,16 +116,15 @@ def test_an_impossible_simulation_raises(method, amount, message):
         simulate(_records(LABELS), method, amount)
 
 
-RECIPE = {
-    "reader": "digits",
-    "reader_kwargs": {"num_images": 30},
+ARGUMENTS = {
+    "reader": part(digits, num_images=30),
     "method": "random_per_sample",
     "amount": 0.5,
 }
 
 
 def test_the_reader_hides_labels_of_the_training_split():
-    records = partial("train", **RECIPE, seed=3)
+    records = partial("train", **ARGUMENTS, seed=3)
     whole = digits("train", num_images=30)
     np.testing.assert_array_equal(records.images, whole.images)
     expected = simulate(whole, "random_per_sample", 0.5, seed=3).labels
@@ -133,22 +133,22 @@ def test_the_reader_hides_labels_of_the_training_split():
 
 
 def test_the_reader_leaves_other_splits_whole():
-    records = partial("val", **RECIPE)
+    records = partial("val", **ARGUMENTS)
     np.testing.assert_array_equal(records.labels, digits("val", num_images=30).labels)
 
 
 def test_the_training_split_may_have_another_name():
-    assert (partial("val", **RECIPE, hidden_split="val").labels == -1).any()
+    assert (partial("val", **ARGUMENTS, hidden_split="val").labels == -1).any()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"reader": "digit"}, "unknown reader 'digit'; did you mean digits"),
-        ({"reader_kwargs": {"images": 3}}, "reader digits takes no argument 'images'"),
+        ({"reader": part("digit")}, "unknown reader 'digit'; did you mean digits"),
+        ({"reader": part(digits, images=3)}, "reader digits takes no argument 'images'"),
         ({"method": "per_image"}, "method must be one of"),
     ],
 )
 def test_what_the_wrapped_reader_does_not_take_raises(changes, message):
     with pytest.raises(ValueError, match=message):
-        partial("train", **RECIPE | changes)
+        partial("train", **ARGUMENTS | changes)

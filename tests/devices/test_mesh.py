@@ -9,12 +9,14 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mljax import train
 from mljax.devices.mesh import (
     batch_sharding,
     local_rows,
@@ -24,9 +26,10 @@ from mljax.devices.mesh import (
     state_sharding,
 )
 from mljax.losses import selective_loss
-from mljax.training.run import make_run
+from mljax.training.progress import Progress
 from mljax.training.run_checkpoints import RunCheckpoints
-from tests import miniature
+from mljax.training.schedules import hyperparameters
+from tests import runs, small_configs
 
 SMALL = "model.backbone.kwargs.layers=(1, 0, 0, 0)"
 RUNS = {
@@ -38,16 +41,19 @@ RUNS = {
 }
 
 
-def train(num_devices, assignments):
-    """Returns a run on the first devices, its state after 20 steps, and their losses."""
-    run = make_run(miniature.training_recipe(*assignments), jax.devices()[:num_devices])
-    state, losses = run.state, []
-    with run.train_batches(0) as batches:
-        for batch in itertools.islice(batches, 20):
+def train_on(num_devices, assignments):
+    """Returns a training on the first devices, its state after 20 steps, and their losses."""
+    mesh = make_mesh(jax.devices()[:num_devices])
+    with mock.patch.object(train, "make_mesh", lambda: mesh):
+        training = train._prepare(small_configs.training_config(*assignments))
+    state, losses = training.state, []
+    with training.train_batches(start_step=0) as batches:
+        for step, batch in enumerate(itertools.islice(batches, 20)):
             del batch["index"]
-            state, metrics = run.step(state, put_batch(batch, run.mesh), jax.random.key(0))
+            inputs, rates = put_batch(batch, mesh), hyperparameters(training.schedule, step)
+            state, metrics = training.step(state, inputs, jax.random.key(0), rates)
             losses.append(float(metrics["loss"]))
-    return run, state, losses
+    return training, state, losses
 
 
 def flatten(state):
@@ -56,10 +62,11 @@ def flatten(state):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def evaluate(run, state):
+def evaluate(training, state):
     """Returns the logits of all evaluated images, in order."""
-    with run.eval_batches() as batches:
-        rows = [run.forward(state.params, state.stats, batch["images"]) for batch in batches]
+    weights = state.params, state.statistics
+    with training.eval_batches() as batches:
+        rows = [training.forward(*weights, batch["images"])["logits"] for batch in batches]
     return np.concatenate(rows)
 
 
@@ -79,23 +86,23 @@ def selective_losses(num_devices):
 def main(folder):
     """Writes the states of all runs, and one of them restored onto other devices."""
     np.save(folder / "selective.npy", np.stack([selective_losses(n) for n in (1, 8)]))
-    runs, states, losses = {}, {}, {}
+    trainings, states, losses = {}, {}, {}
     for name, (num_devices, assignments) in RUNS.items():
-        runs[name], states[name], losses[name] = train(num_devices, assignments)
+        trainings[name], states[name], losses[name] = train_on(num_devices, assignments)
         np.savez(folder / f"{name}.npz", **flatten(states[name]))
-        np.save(folder / f"{name}_logits.npy", evaluate(runs[name], states[name]))
+        np.save(folder / f"{name}_logits.npy", evaluate(trainings[name], states[name]))
     (folder / "losses.json").write_text(json.dumps(losses))
 
-    split = jax.tree_util.tree_leaves_with_path(states["eight_fsdp"])
+    leaves = jax.tree_util.tree_leaves_with_path(states["eight_fsdp"])
     shards = {
         jax.tree_util.keystr(path): (leaf.shape, leaf.addressable_shards[3].data.shape)
-        for path, leaf in split
+        for path, leaf in leaves
     }
     (folder / "shards.json").write_text(json.dumps(shards))
 
-    run = runs["eight_fsdp"]
-    checkpoints = RunCheckpoints(folder / "checkpoints", run.model, run.config, keep=1)
-    checkpoints.save(states["eight_fsdp"], {})
+    split = trainings["eight_fsdp"]
+    checkpoints = RunCheckpoints(folder / "checkpoints", split.model, split.config, keep=1)
+    checkpoints.save(states["eight_fsdp"], Progress())
     checkpoints.wait()
     for name in ("one", "eight"):
         restored, _ = checkpoints.restore(states[name])
@@ -110,7 +117,7 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("devices")
     # Little optimization, since these programs are compiled once and run twenty times.
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    process = miniature.start("-m", "tests.test_sharding", folder, flags=flags)
+    process = runs.start("-m", "tests.devices.test_mesh", folder, flags=flags)
     shown, _ = process.communicate(timeout=600)
     assert process.returncode == 0, shown
     return folder
@@ -140,8 +147,8 @@ _TOLERANCE = 1e-5
 )
 def test_eight_devices_train_what_one_trains(measured, found, expected):
     found_state, expected_state = _load(measured, found), _load(measured, expected)
-    moments = [f"opt_state.inner_state[1].{name}" for name in ("mu", "nu")]
-    for field in ("params", "stats", "ema_params", "ema_stats", *moments):
+    moments = [f"opt_state[1].{name}" for name in ("mu", "nu")]
+    for field in ("params", "statistics", "ema_params", "ema_statistics", *moments):
         parts = [
             {k: v for k, v in state.items() if k.startswith(f".{field}[")}
             for state in (found_state, expected_state)
@@ -176,14 +183,14 @@ def test_batch_norm_groups_train_another_network(measured):
 @pytest.mark.slow
 def test_split_state_lies_in_parts_on_the_devices(measured):
     shards = json.loads((measured / "shards.json").read_text())
-    kernel = ".opt_state.inner_state[1].mu['backbone.stages.0.0.conv1.conv.kernel']"
+    kernel = ".opt_state[1].mu['backbone.stages.0.0.conv1.conv.kernel']"
     for path in (kernel, kernel.replace(".mu", ".nu")):
         assert shards[path] == [[3, 3, 8, 8], [3, 3, 1, 8]]
     assert shards[".params['backbone.stages.0.0.squeeze_excite.expand.kernel']"] == [
         [64, 8],
         [8, 8],
     ]
-    assert shards[".ema_stats['backbone.stem.norm.mean']"] == [[8], [1]]
+    assert shards[".ema_statistics['backbone.stem.norm.mean']"] == [[8], [1]]
     # No axis of ten classes can be split over eight devices.
     assert shards[".params['head.linear.bias']"] == [[10], [10]]
     assert shards[".params['head.linear.kernel']"] == [[8, 10], [1, 10]]

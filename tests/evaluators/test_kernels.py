@@ -1,8 +1,6 @@
-"""Similarity of classes by their kernels, its mean over a split, its picture, and the command."""
+"""Similarity of classes by their kernels, its mean over a split, and its picture."""
 
-import functools
 import json
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +10,14 @@ from flax import nnx
 from PIL import Image
 from rich.console import Console
 
-from mljax.checkpoints.checkpoint import save_model
-from mljax.evaluate import main
-from mljax.evaluators.kernels import (
-    KernelStatistics,
-    _variance_table,
-    class_similarity,
-    plot_label_correlation,
-    watch_kernels,
-)
+from mljax.data.readers.digits import CLASS_NAMES, digits
+from mljax.data.records import Classes
+from mljax.evaluation import evaluate_model
+from mljax.evaluators import Kernels, Multilabel
+from mljax.evaluators.kernels import _variance_table, class_similarity, plot_label_correlation
 from mljax.losses.kernel_mixture import kernel_contrastive_loss
 from mljax.models.classifier import create_model
-from tests import miniature
+from tests import networks
 
 B, D, K = 3, 6, 4
 # Shapes of means and variances: the six pairs of covariance and similarity.
@@ -37,20 +31,7 @@ SHAPES = [
 ]
 
 
-@functools.cache
-def _model(head="kernel_mixture", **head_kwargs):
-    """Returns a small network of ten classes."""
-    backbone = miniature.BACKBONE
-    model = create_model(
-        backbone.name,
-        head,
-        num_classes=10,
-        backbone_kwargs=backbone.kwargs,
-        head_kwargs=head_kwargs,
-        rngs=nnx.Rngs(0),
-    )
-    model.preprocessing = miniature.PREPROCESSING
-    return model
+CLASSES = Classes(names=tuple(f"class{c}" for c in range(K)))
 
 
 def _kernels(mean_shape=(D, K), variance_shape=(D, K), rows=B):
@@ -117,39 +98,56 @@ def test_no_array_of_dimensions_by_pairs_of_classes_is_stored():
     assert stored < 2 * 4 * 8 * 32 * 32
 
 
-@pytest.fixture(scope="module")
-def batches():
-    """Returns three batches of four images, some of them not valid."""
-    rng = np.random.default_rng(0)
-    images = rng.random((3, 4, 32, 32, 3)).astype(np.float32)
-    valid = np.array([[1, 1, 1, 1], [1, 0, 1, 1], [1, 0, 0, 0]], bool)
-    return [{"images": x, "valid": v, "index": v} for x, v in zip(images, valid, strict=True)]
+def _update(evaluator, means, variances, size=4):
+    """Hands kernels to an evaluator, `size` images at a time."""
+    for first in range(0, len(means), size):
+        outputs = {"means": means, "variances": variances, "features": np.zeros((len(means), D))}
+        evaluator.update({k: np.asarray(x[first : first + size]) for k, x in outputs.items()}, {})
+    return evaluator
 
 
-def test_statistics_are_means_over_the_valid_images(batches):
-    model = _model(reduced_features=D)
-    statistics = KernelStatistics(model, similarity=True)
-    watched = list(statistics.watch(batches))
-    outputs = jax.jit(lambda x: model(x))(np.concatenate([b["images"] for b in batches]))
-    kept = np.concatenate([b["valid"] for b in batches])
-    found = statistics.means()
-    assert found.keys() == {"variances", "similarity"}
-    variances = np.asarray(outputs["variances"])[kept]
-    np.testing.assert_allclose(found["variances"], variances.mean((0, 1)), rtol=1e-5)
-    similarity = class_similarity(outputs["means"], outputs["variances"], num_features=D)
-    expected = np.asarray(similarity)[kept].mean(0)
-    np.testing.assert_allclose(found["similarity"], expected, rtol=1e-4, atol=1e-7)
-    logits = np.concatenate([b["images"] for b in watched])
-    np.testing.assert_allclose(logits, outputs["logits"], atol=1e-4)
-    assert all(b["valid"] is w["valid"] for b, w in zip(batches, watched, strict=True))
+def test_figures_are_means_over_the_images():
+    means, variances = _kernels(rows=9)
+    evaluator = _update(Kernels(similarity=True), means, variances)
+    found = evaluator.result(CLASSES)
+    assert found.keys() == {"mean_variances", "label_correlation"}
+    assert json.loads(json.dumps(found)) == found
+    np.testing.assert_allclose(found["mean_variances"], variances.mean((0, 1)), rtol=1e-6)
+    expected = class_similarity(means, variances, num_features=D).mean(0)
+    np.testing.assert_allclose(found["label_correlation"], expected, rtol=1e-5, atol=1e-7)
 
 
-def test_variances_that_the_classes_share_are_given_for_each(batches):
-    statistics = KernelStatistics(_model(covariance="isotropic", similarity="rbf"))
-    list(statistics.watch(batches))
-    found = statistics.means()
-    assert found.keys() == {"variances"}
-    np.testing.assert_array_equal(found["variances"], found["variances"][0])
+def test_variances_that_the_classes_share_are_given_for_each():
+    means, variances = _kernels((1, K), (1, 1))
+    found = _update(Kernels(), means, variances).result(CLASSES)
+    assert found.keys() == {"mean_variances"}
+    np.testing.assert_allclose(found["mean_variances"], np.repeat(variances.mean(), K), rtol=1e-6)
+
+
+def test_the_evaluator_prints_the_variance_of_each_class():
+    evaluator = _update(Kernels(), *_kernels())
+    found = evaluator.result(CLASSES)
+    console = Console(width=80)
+    with console.capture() as capture:
+        evaluator.show(console)
+    shown = capture.get()
+    assert "mean predicted variance" in shown
+    for name, value in zip(CLASSES.names, found["mean_variances"], strict=True):
+        assert f"{value:.4g}" in next(line for line in shown.splitlines() if name in line)
+
+
+def test_the_picture_is_written_into_the_folder_if_classes_were_compared(tmp_path):
+    for similarity, names in ((False, []), (True, ["label_correlation.png"])):
+        evaluator = _update(Kernels(similarity=similarity), *_kernels())
+        evaluator.result(CLASSES)
+        assert [path.name for path in evaluator.pictures(tmp_path)] == names
+        assert [path.name for path in tmp_path.iterdir()] == names
+
+
+def test_one_class_has_no_picture(tmp_path):
+    evaluator = _update(Kernels(similarity=True), *_kernels((D, 1), (D, 1)))
+    evaluator.result(Classes(names=("one",)))
+    assert evaluator.pictures(tmp_path) == []
 
 
 @pytest.mark.parametrize("count", [2, 10, 30])
@@ -165,31 +163,38 @@ def test_the_picture_shows_the_matrix(tmp_path, count):
     assert (217, 217, 217) in colors
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kmcl") / "model"
-    return save_model(folder, _model(reduced_features=D), recipe=miniature.recipe())
+def _model(head, kwargs):
+    """Returns a small network of ten classes."""
+    backbone = networks.BACKBONE
+    model = create_model(
+        backbone.name,
+        head,
+        num_classes=10,
+        backbone_kwargs=backbone.kwargs,
+        head_kwargs=kwargs,
+        rngs=nnx.Rngs(0),
+    )
+    model.preprocessing, model.class_names = networks.PREPROCESSING, CLASS_NAMES
+    return model
 
 
-def test_the_command_reports_mean_variances_and_writes_the_picture(checkpoint, tmp_path, capsys):
-    picture, output = tmp_path / "picture.png", tmp_path / "figures.json"
-    options = ["--checkpoint", str(checkpoint), "--output", str(output)]
-    assert main([*options, "--label-correlation", str(picture)]) == 0
-    figures = json.loads(output.read_text())
+def _evaluate(model, **arguments):
+    records = digits("val", num_images=20)
+    figures, _ = evaluate_model(
+        model, records, evaluators=[Multilabel(), Kernels(**arguments)], batch_size=20
+    )
+    return figures
+
+
+@pytest.mark.slow
+def test_a_network_with_kernels_is_evaluated_beside_its_labels():
+    figures = _evaluate(_model("kernel_mixture", {"reduced_features": D}), similarity=True)
+    assert figures["images"] == 20
     assert len(figures["mean_variances"]) == 10
     assert min(figures["mean_variances"]) >= 1
     matrix = np.array(figures["label_correlation"])
     np.testing.assert_allclose(matrix, matrix.T, rtol=1e-6)
     np.testing.assert_allclose(np.diag(matrix), 1)
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    shown = capsys.readouterr().out
-    assert "mean predicted variance" in shown
-    assert f"{figures['mean_variances'][7]:.4g}" in shown
-    plain = tmp_path / "plain.json"
-    assert main(["--checkpoint", str(checkpoint), "--output", str(plain)]) == 0
-    found = json.loads(plain.read_text())
-    assert found.keys() == figures.keys() - {"label_correlation"}
-    assert found["mean_variances"] == pytest.approx(figures["mean_variances"])
 
 
 def test_the_table_of_many_classes_shows_the_ends():
@@ -200,25 +205,10 @@ def test_the_table_of_many_classes_shows_the_ends():
     assert "class0." in shown and "class129." in shown and "class65." not in shown
 
 
-@pytest.mark.parametrize(
-    ("head", "kwargs"), [("linear", {}), ("kernel_mixture", {"asymmetric_only": True})]
-)
-def test_a_network_without_kernels_has_no_statistics_and_no_picture(head, kwargs, tmp_path):
-    model = _model(head, **kwargs)
-    assert watch_kernels(model, None) is None
-    with pytest.raises(ValueError, match=f"this one has a {head} head"):
-        watch_kernels(model, tmp_path / "picture.png")
-
-
-def test_a_picture_of_no_known_format_is_refused_before_the_evaluation(checkpoint, capsys):
-    options = ["--checkpoint", str(checkpoint), "--split", "none"]
-    assert main([*options, "--label-correlation", "picture.xyz"]) == 1
-    shown = capsys.readouterr().err
-    assert "picture.xyz: expected a file name that ends in" in shown and ".png" in shown
-
-
-def test_a_picture_without_matplotlib_says_what_to_install(checkpoint, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert main(["--checkpoint", str(checkpoint), "--label-correlation", "picture.png"]) == 1
-    assert "pip install 'mljax[plot]'" in capsys.readouterr().err
-    assert main(["--checkpoint", str(checkpoint)]) == 0
+@pytest.mark.slow
+def test_a_network_without_kernels_is_named_with_the_outputs_that_it_lacks():
+    model = _model("kernel_mixture", {"asymmetric_only": True})
+    with pytest.raises(ValueError, match="kernel_mixture gives .*, but not means, variances"):
+        _evaluate(model)
+    with pytest.raises(ValueError, match="linear gives logits, but not features, means, variances"):
+        _evaluate(networks.model())

@@ -8,15 +8,21 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from converters.ml_decoder import ml_decoder_table
+from converters.systems.ml_decoder import ml_decoder_table
 from converters.table import export_tensors, import_tensors
 from mljax.checkpoints.checkpoint import load_model, save_model
+from mljax.data.records import Classes
 from mljax.heads.ml_decoder import Frozen, MLDecoder
 from mljax.models.classifier import create_model
 from tests import golden
 
 CASES = golden.names("mldecoder")
 TINY = {"embedding_size": 16, "feed_forward_size": 32}
+
+
+def _classes(vectors, count=None):
+    count = len(vectors) if count is None else count
+    return Classes(names=tuple(map(str, range(count))), vectors=vectors)
 
 
 @functools.cache
@@ -40,7 +46,7 @@ def _reference_head(case):
         )
     )
     if words is not None:
-        head = head.with_word_vectors(words)
+        head = head.for_classes(_classes(words))
     head.eval()
     import_tensors(_table(head), golden.state_dict("mldecoder", case), nnx.Dict(head=head))
     return head
@@ -256,10 +262,11 @@ WORDS = golden.fill_input("words", (6, 5), -1, 1)
 def test_other_word_vectors_score_other_classes_with_the_same_parameters():
     head, features = _head(word_vectors=WORDS), _features(2, 2, 2, 8)
     unseen = WORDS[[4, 1]]
-    swapped = head.with_word_vectors(unseen)
+    swapped = head.for_classes(_classes(unseen))
     expected = _logits(head, features)
     np.testing.assert_allclose(_logits(swapped, features), expected[:, [4, 1]], atol=1e-5)
     assert swapped.pool is head.pool
+    assert swapped.for_classes(_classes(None, 2)) is swapped
     np.testing.assert_array_equal(head.word_vectors[...], WORDS)
 
 
@@ -291,7 +298,8 @@ def test_a_saved_zero_shot_network_needs_no_file_of_word_vectors(tmp_path, as_fi
     save_model(tmp_path / "model", model)
     path.unlink()
     loaded = load_model(tmp_path / "model")
-    assert loaded.spec.head.kwargs == TINY | {"word_vector_size": WORDS.shape[1]}
+    stored = {"word_vectors": None, "word_vector_size": WORDS.shape[1]}
+    assert loaded.spec.head.kwargs == TINY | stored
     features = _features(2, 2, 2, model.backbone.num_features)
     logits = _logits(loaded.head, features)
     assert np.isfinite(logits).all()
@@ -301,16 +309,26 @@ def test_a_saved_zero_shot_network_needs_no_file_of_word_vectors(tmp_path, as_fi
 def test_word_vectors_may_come_later():
     head, features = _head(word_vector_size=5), _features(1, 2, 2, 8)
     assert np.isnan(_logits(head, features)).all()
-    later = _logits(head.with_word_vectors(WORDS), features)
+    later = _logits(head.for_classes(_classes(WORDS)), features)
     expected = _logits(_head(word_vectors=WORDS), features)
     np.testing.assert_array_equal(later, expected)
 
 
 def test_word_vectors_of_another_width_raise():
-    with pytest.raises(ValueError, match=r"\[k, 5\], got shape \(6, 4\)"):
-        _head(word_vectors=WORDS).with_word_vectors(WORDS[:, :4])
+    with pytest.raises(ValueError, match=r"\[6, 5\], got \(6, 4\)"):
+        _head(word_vectors=WORDS).for_classes(_classes(WORDS[:, :4]))
+
+
+def test_classes_without_vectors_change_nothing_where_the_number_fits():
+    for head in (_head(), _head(word_vectors=WORDS)):
+        assert head.for_classes(_classes(None, 6)) is head
+
+
+def test_other_classes_without_vectors_raise():
+    with pytest.raises(ValueError, match=r"expected \[4, 5\], got None"):
+        _head(word_vectors=WORDS).for_classes(_classes(None, 4))
 
 
 def test_word_vectors_for_a_head_without_zero_shot_mode_raise():
     with pytest.raises(ValueError, match="made without word_vectors"):
-        _head().with_word_vectors(WORDS)
+        _head().for_classes(_classes(WORDS))

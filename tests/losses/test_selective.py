@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from mljax.losses.asymmetric import asymmetric_loss
-from mljax.losses.prior import write_prior
 from mljax.losses.selective import partial_label_weights, selective_loss
 from tests import golden
 
@@ -162,13 +161,6 @@ def test_saturated_probabilities_keep_the_order_of_their_logits():
 def test_a_prior_has_no_effect_without_selective_mode(mode):
     with_prior = selective_loss(LOGITS, LABELS, mode=mode, prior=jnp.ones(8))
     np.testing.assert_array_equal(with_prior, selective_loss(LOGITS, LABELS, mode=mode))
-
-
-def test_a_prior_file_is_a_prior(tmp_path):
-    prior = np.linspace(0, 0.1, 8).astype(np.float32)
-    write_prior(tmp_path / "prior.csv", "abcdefgh", prior)
-    from_file = selective_weights(LOGITS, LABELS, prior=str(tmp_path / "prior.csv"))
-    np.testing.assert_array_equal(from_file, selective_weights(LOGITS, LABELS, prior=prior))
 
 
 def test_a_prior_of_other_classes_raises():

@@ -5,21 +5,21 @@ import threading
 
 import pytest
 
-from mljax.training.interruption import RunEndedError, Termination
+from mljax.training.interruption import Interruption, RunEndedError
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_at_the_next_check(number):
-    with Termination() as termination:
-        termination.check()
+    with Interruption() as interruption:
+        interruption.check()
         signal.raise_signal(number)
         with pytest.raises(RunEndedError):
-            termination.check()
-    assert termination.signal == number
+            interruption.check()
+    assert interruption.signal == number
 
 
 def test_a_second_interrupt_is_heard_at_once():
-    with Termination():
+    with Interruption():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -27,8 +27,8 @@ def test_a_second_interrupt_is_heard_at_once():
 
 def test_items_end_where_the_signal_came():
     seen = []
-    with Termination() as termination, pytest.raises(RunEndedError):
-        for item in termination.between(range(5)):
+    with Interruption() as interruption, pytest.raises(RunEndedError):
+        for item in interruption.between(range(5)):
             seen.append(item)
             if item == 1:
                 signal.raise_signal(signal.SIGTERM)
@@ -37,17 +37,26 @@ def test_items_end_where_the_signal_came():
 
 def test_handlers_are_as_before_afterwards():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with Termination():
+    with Interruption():
         signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_run_that_does_not_end_by_itself_exits_as_a_shell_would():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, Interruption() as interruption:
+        signal.raise_signal(signal.SIGTERM)
+        interruption.check()
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_it_can_be_used_outside_the_main_thread():
     checked = []
 
     def use():
-        with Termination() as termination:
-            termination.check()
+        with Interruption() as interruption:
+            interruption.check()
             checked.append(True)
 
     thread = threading.Thread(target=use)

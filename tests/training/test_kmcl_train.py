@@ -1,6 +1,5 @@
-"""KMCL's training recipe on a toy encoder: the trajectory of the original script."""
+"""KMCL's training on a toy encoder: the trajectory of the original script."""
 
-import dataclasses
 import functools
 
 import jax
@@ -9,26 +8,26 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from converters.kernel_mixture import kernel_mixture_table
+from converters.systems.kmcl import kernel_mixture_table
 from converters.table import Table, copy, export_tensors, import_tensors, join, linear, row
-from mljax.config.schema import (
-    Config,
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    Preprocessing,
-    ScheduleConfig,
-    TrainConfig,
-    part,
-)
+from mljax.config import loss, part
 from mljax.heads.kernel_mixture import KernelMixture
-from mljax.models.classifier import Classifier, ModelSpec, merge_model
-from mljax.training.optimizer import learning_rate, make_optimizer, one_cycle
-from mljax.training.step import make_state, make_train_step
-from tests import golden
+from mljax.models.arrays import merge_model
+from mljax.models.classifier import Classifier, ModelSpec
+from mljax.training.gradients import make_gradients
+from mljax.training.objective import make_terms
+from mljax.training.optimizer import make_optimizer
+from mljax.training.schedules import hyperparameters, one_cycle
+from mljax.training.state import make_state
+from mljax.training.step import make_train_step
+from tests import golden, networks
 
-RUNS = ["iso_bc", "aniso_bc"]
+RUNS = [
+    ("iso_bc", "", 1e-4),
+    pytest.param("iso_bc", "_f64", 1e-11, marks=pytest.mark.slow),
+    pytest.param("aniso_bc", "", 1e-4, marks=pytest.mark.slow),
+    pytest.param("aniso_bc", "_f64", 1e-11, marks=pytest.mark.slow),
+]
 TERMS = {"asl": "asymmetric_loss", "nll": "reconstruction_loss", "bd": "kernel_contrastive_loss"}
 # Before a batch norm, the gradient of a bias is rounding noise, which Adam scales to a full step.
 NOISE = ("encoder.fc.bias", "encoder.bn.running_mean")
@@ -74,26 +73,15 @@ def _model(extra):
         backbone=part("toy"), head=part("kernel_mixture", **kwargs), num_classes=extra["K"]
     )
     model = Classifier(_Encoder(extra["in_features"], extra["enc_dim"]), head, spec)
-    return model, join(ENCODER_TABLE, kernel_mixture_table(head, "original"))
+    return model, join(ENCODER_TABLE, kernel_mixture_table(head))
 
 
-def _recipe(extra):
-    """Returns the losses, optimizer and schedule that every recipe for KMCL has."""
-    focus = {"gamma_neg": 4.0, "gamma_pos": 0.0, "clip": 0.05, "eps": 1e-7}
-    return Config(
-        data=DataConfig(
-            reader=part("digits"), preprocessing=Preprocessing(image_size=1), batch_size=extra["B"]
-        ),
-        model=ModelConfig(backbone=part("toy")),
-        losses=(
-            LossConfig(name="asymmetric_loss", kwargs=focus),
-            LossConfig(name="reconstruction_loss", reduction="mean"),
-            LossConfig(name="kernel_contrastive_loss", reduction="mean"),
-        ),
-        optimizer=OptimizerConfig(peak_lr=extra["max_lr"], weight_decay=extra["weight_decay"]),
-        schedule=ScheduleConfig(),
-        train=TrainConfig(epochs=extra["epochs"], ema_decay=extra["ema"]),
-    )
+# The losses that every config for KMCL has.
+LOSSES = (
+    loss("asymmetric_loss", gamma_neg=4.0, gamma_pos=0.0, clip=0.05, eps=1e-7),
+    loss("reconstruction_loss", reduction="mean"),
+    loss("kernel_contrastive_loss", reduction="mean"),
+)
 
 
 def _batch(case, step, dtype):
@@ -110,72 +98,60 @@ def _batch(case, step, dtype):
 
 
 @functools.cache
-def _train(case, twin):
-    """Returns the metrics of every step, and the last state dicts, plain and averaged."""
+def _train(case, suffix):
+    """Returns the metrics of every step, and the last state dicts, plain and averaged.
+
+    The suffix `_f64` stands for float64.
+    """
     extra = golden.cases("kmcl_train")[case]["extra"]
-    config, steps = _recipe(extra), extra["epochs"] * extra["steps_per_epoch"]
-    with jax.enable_x64(bool(twin)):
+    steps = extra["epochs"] * extra["steps_per_epoch"]
+    schedule = one_cycle(extra["max_lr"], steps, extra["steps_per_epoch"])
+    rates = [hyperparameters(schedule, step) for step in range(steps)]
+    with jax.enable_x64(bool(suffix)):
         model, table = _model(extra)
         import_tensors(table, golden.state_dict("kmcl_train", case), model)
-        optimizer = make_optimizer(config.optimizer, config.schedule, steps)
-        state = make_state(model, optimizer, ema_decay=config.train.ema_decay)
-        if twin:
-            wide = {
-                name: {k: v.astype(float) for k, v in getattr(state, name).items()}
-                for name in ("params", "stats", "ema_params", "ema_stats")
-            }
-            state = dataclasses.replace(state, opt_state=optimizer.init(wide["params"]), **wide)
-        train_step = jax.jit(make_train_step(model, optimizer, config))
+        optimizer = make_optimizer(part("torch_adam", weight_decay=extra["weight_decay"]))
+        state = make_state(model, optimizer, rates[0], ema_decay=extra["ema"])
+        if suffix:
+            state = networks.in_float64(state, optimizer(rates[0]))
+        gradients = make_gradients(model, make_terms(LOSSES, ()))
+        train_step = jax.jit(make_train_step(gradients, optimizer, ema_decay=extra["ema"]))
         history = []
         for step in range(steps):
-            batch = _batch(case, step, float if twin else "float32")
-            state, metrics = train_step(state, batch, jax.random.key(0))
+            batch = _batch(case, step, float if suffix else "float32")
+            state, metrics = train_step(state, batch, jax.random.key(0), rates[step])
             history.append({name: float(value) for name, value in metrics.items()})
         graph = nnx.graphdef(model)
-        ends = {
-            "final": export_tensors(table, merge_model(graph, state.params, state.stats)),
-            "ema": export_tensors(table, merge_model(graph, state.ema_params, state.ema_stats)),
+        trained = {
+            "final": merge_model(graph, state.params, state.statistics),
+            "ema": merge_model(graph, state.ema_params, state.ema_statistics),
         }
+        ends = {name: export_tensors(table, network) for name, network in trained.items()}
     return history, ends
 
 
-@pytest.mark.parametrize("case", RUNS)
-@pytest.mark.parametrize(("twin", "tolerance"), [("", 1e-4), ("_f64", 1e-11)])
-def test_total_and_terms_of_every_step_are_the_originals(case, twin, tolerance):
-    history, _ = _train(case, twin)
+@pytest.mark.parametrize(("case", "suffix", "tolerance"), RUNS)
+def test_total_and_terms_of_every_step_are_the_originals(case, suffix, tolerance):
+    history, _ = _train(case, suffix)
     expected = golden.arrays("kmcl_train", case)
     total = [metrics["loss"] for metrics in history]
-    np.testing.assert_allclose(total, expected[f"loss{twin}"], rtol=tolerance)
+    np.testing.assert_allclose(total, expected[f"loss{suffix}"], rtol=tolerance)
     for key, name in TERMS.items():
         found = [metrics[f"loss/{name}"] for metrics in history]
-        np.testing.assert_allclose(found, expected[key + twin], rtol=tolerance, err_msg=name)
+        np.testing.assert_allclose(found, expected[key + suffix], rtol=tolerance, err_msg=name)
 
 
-@pytest.mark.parametrize("case", RUNS)
-@pytest.mark.parametrize(("twin", "tolerance"), [("", 1e-4), ("_f64", 1e-11)])
-def test_last_weights_and_their_average_are_the_originals(case, twin, tolerance):
-    _, ends = _train(case, twin)
+@pytest.mark.parametrize(("case", "suffix", "tolerance"), RUNS)
+def test_last_weights_and_their_average_are_the_originals(case, suffix, tolerance):
+    _, ends = _train(case, suffix)
     compared = set()
     for key, array in golden.arrays("kmcl_train", case).items():
         # Of large arrays, the first numbers are stored; of the two largest in float32 alone.
         which, _, name = key.removesuffix("_f64").removesuffix("__first64").partition(".")
-        if which not in ends or key.endswith("_f64") != bool(twin) or name in NOISE:
+        if which not in ends or key.endswith("_f64") != bool(suffix) or name in NOISE:
             continue
         found = ends[which][name].ravel()[: array.size]
         np.testing.assert_allclose(found, array.ravel(), atol=tolerance, rtol=0, err_msg=key)
         compared.add(name)
     missing = golden.cases("kmcl_train")[case]["params"].keys() - compared - set(NOISE)
-    assert missing <= ({"kmm.mean.weight", "kmm.var.weight"} if twin else set()), missing
-
-
-@pytest.mark.parametrize("case", golden.names("kmcl_train"))
-def test_schedules_are_the_originals(case):
-    extra, expected = golden.cases("kmcl_train")[case]["extra"], golden.arrays("kmcl_train", case)
-    steps = extra["epochs"] * extra["steps_per_epoch"]
-    with jax.enable_x64(True):
-        optimizer = OptimizerConfig(peak_lr=extra["max_lr"])
-        rate = learning_rate(optimizer, ScheduleConfig(), steps)
-        beta1 = one_cycle(0.95, 0.85, 0.95, total_steps=steps, warmup_fraction=0.2)
-        for key, schedule in {"lr": rate, "beta1": beta1}.items():
-            found = jax.vmap(schedule)(jnp.arange(steps))
-            np.testing.assert_allclose(found, expected[key], rtol=1e-12, err_msg=key)
+    assert missing <= ({"kmm.mean.weight", "kmm.var.weight"} if suffix else set()), missing

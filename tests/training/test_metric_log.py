@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
-from mljax.training.metric_log import MetricLog, make_progress
-from tests import miniature
+from mljax.terminal.progress import make_progress
+from mljax.training.metric_log import MetricLog
+from tests import runs
 
 
 def _rows(folder):
@@ -64,7 +65,7 @@ def test_a_row_that_was_cut_short_is_dropped(tmp_path):
 def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path):
     _write(tmp_path, range(1, 6))
     _write(tmp_path, range(4, 7), resumed_step=3, value=10.0)
-    shown = miniature.read_tensorboard(tmp_path / "tensorboard")
+    shown = runs.read_tensorboard(tmp_path / "tensorboard")
     assert shown == {"loss": {1: 1, 2: 2, 3: 3, 4: 40, 5: 50, 6: 60}}
 
 

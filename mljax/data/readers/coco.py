@@ -40,7 +40,7 @@ def coco(
         appearance among the annotations (as ASL, CSL and KMCL do); True keeps every image, in the
         order of the file's `images`.
       image_ids: the ids to keep, in this order; or a text file of them, one a line, in integer or
-        in floating-point notation. None keeps all. A recipe, whose training split alone is a
+        in floating-point notation. None keeps all. A config, whose training split alone is a
         subset, gives `{"train": file}`; then the other splits keep all.
 
     Raises:

@@ -87,7 +87,7 @@ def nus_wide_zsl(
         images=[paths[row] for row in there],
         labels=labels[there],
         class_names=names,
-        word_vectors=vectors,
+        class_vectors=vectors,
     )
 
 

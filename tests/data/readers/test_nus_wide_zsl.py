@@ -82,11 +82,11 @@ def test_word_vectors_are_those_of_the_classes_in_their_order(tmp_path):
 
 def test_records_carry_the_word_vectors_of_their_classes(tmp_path):
     root = _write(tmp_path)
-    assert nus_wide_zsl("val", root=root).word_vectors is None
+    assert nus_wide_zsl("val", root=root).class_vectors is None
     np.save(root / "words.npy", np.arange(8.0).reshape(2, 4))
     records = nus_wide_zsl("val", root=root, word_vectors="words.npy")
-    np.testing.assert_array_equal(records.word_vectors, [[0, 4], [2, 6]])
-    assert records.word_vectors.dtype == np.float32
+    np.testing.assert_array_equal(records.class_vectors, [[0, 4], [2, 6]])
+    assert records.class_vectors.dtype == np.float32
 
 
 def test_word_vectors_that_are_not_there_are_named(tmp_path):

@@ -1,0 +1,1 @@
+"""Torch files: opened without running their code, and what they hold."""

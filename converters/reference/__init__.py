@@ -1,0 +1,1 @@
+"""The published networks in plain torch, for `--verify` and the benchmarks; all need torch."""

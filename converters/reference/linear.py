@@ -1,0 +1,29 @@
+"""What all references share: tensors, and the linear and bottleneck heads.
+
+Importing this module needs torch.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def to_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """Returns the state dict as torch tensors."""
+    return {name: torch.tensor(array) for name, array in arrays.items()}
+
+
+def linear_logits(weights: Mapping[str, Tensor], features: Tensor, source: str) -> Tensor:
+    """Returns the logits `[b, k]` of a linear or bottleneck head under the names `source`."""
+    pooled = features.mean((2, 3))
+    if f"{source}.FC.weight" in weights:
+        embedded = _linear(weights, f"{source}.embedding_generator.0", pooled)
+        return _linear(weights, f"{source}.FC", embedded)
+    return _linear(weights, source, pooled)
+
+
+def _linear(weights: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+    return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])

@@ -1,0 +1,16 @@
+"""The published systems, one file a code base; a new one is its file and one line here.
+
+They are asked in this order whether a file is theirs, so a head of its own stands before the
+backbones that it sits on.
+"""
+
+from converters.systems import kmcl, ml_decoder, resnet, supcon, tresnet
+from converters.systems.system import System
+
+SYSTEMS: dict[str, System] = {
+    "kmcl": kmcl.SYSTEM,
+    "ml_decoder": ml_decoder.SYSTEM,
+    "tresnet": tresnet.SYSTEM,
+    "resnet": resnet.SYSTEM,
+    "supcon": supcon.SYSTEM,
+}

@@ -1,0 +1,200 @@
+"""Runs networks over the batches of a split and hands their outputs to evaluators.
+
+An evaluator has `reads`, the names of the head's outputs that it wants; `update(outputs, batch)`,
+called with the valid rows of each whole (global) batch, as numpy arrays; `result(classes)`, which
+returns its figures as JSON's dicts, lists and numbers; `show(console)`, which prints them; and
+`pictures(folder)`, which writes pictures and returns their paths.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Float
+from rich.console import Console
+from rich.progress import track
+
+from mljax.config.schema import Preprocessing
+from mljax.data.pipeline import eval_batches
+from mljax.data.records import Records
+from mljax.data.sparse_labels import SparseLabels
+from mljax.models.classifier import Classifier, for_classes
+from mljax.models.inference import make_apply, whole_batch
+
+Batch = dict[str, np.ndarray]
+Apply = Callable[[Float[np.ndarray, "b h w 3"]], dict[str, np.ndarray]]
+
+
+def outputs_read(evaluators: Iterable[Any]) -> tuple[str, ...]:
+    """Returns the names of the outputs that evaluators read, each once."""
+    return tuple(dict.fromkeys(name for each in evaluators for name in each.reads))
+
+
+def run_evaluators(
+    networks: Mapping[str, Apply],
+    evaluators: Mapping[str, Sequence[Any]],
+    batches: Iterable[Batch],
+) -> list[int]:
+    """Hands the outputs of each network for every image to its evaluators, in order.
+
+    With several processes, each gives its own batches, equally many, and the evaluators of all of
+    them see every image.
+
+    Args:
+      networks: name to a function of this process's images to outputs of the head.
+      evaluators: those of each network.
+      batches: of `mljax.data.pipeline.eval_batches`.
+
+    Returns:
+      The record numbers of bad images that were skipped, which no evaluator sees.
+
+    Raises:
+      ValueError: if no batch has a valid image.
+    """
+    skipped: list[int] = []
+    seen = 0
+    for batch in batches:
+        outputs = {name: apply(batch["images"]) for name, apply in networks.items()}
+        rows: Any = {
+            "outputs": outputs,
+            "batch": {key: value for key, value in batch.items() if key != "images"},
+        }
+        if jax.process_count() > 1:
+            # The slices of one batch follow each other in the order of the processes.
+            rows = multihost_utils.process_allgather(rows, tiled=True)
+        index, valid = rows["batch"]["index"], rows["batch"]["valid"]
+        skipped += index[~valid & (index >= 0)].tolist()
+        seen += np.count_nonzero(valid)
+        if not valid.any():
+            continue
+        rows = jax.tree.map(lambda array, valid=valid: array[valid], rows)
+        for name, those in evaluators.items():
+            for evaluator in those:
+                evaluator.update(rows["outputs"][name], rows["batch"])
+    if not seen:
+        raise ValueError(f"nothing to evaluate: {len(skipped)} images were skipped as bad")
+    return skipped
+
+
+def merge_figures(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the figures of several evaluators as one dict.
+
+    Raises:
+      ValueError: for a figure that two evaluators give.
+    """
+    figures: dict[str, Any] = {}
+    for result in results:
+        if twice := figures.keys() & result.keys():
+            raise ValueError(f"two evaluators give the figure {', '.join(sorted(twice))}")
+        figures |= result
+    return figures
+
+
+def evaluate_model(
+    model: Classifier,
+    records: Records,
+    *,
+    evaluators: Sequence[Any],
+    preprocessing: Preprocessing | None = None,
+    threshold: float = 0.8,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    bad_images: str = "fail",
+) -> tuple[dict[str, Any], list[str]]:
+    """Runs a network over a split, on all devices of all processes.
+
+    Classes are matched by name; see `in_order_of`. If they have vectors, a network that can read
+    them scores these classes; see `for_classes`.
+
+    Args:
+      model: in eval mode.
+      records: of a reader.
+      evaluators: see the top of this file; afterwards they can `show` what they found.
+      preprocessing: None takes the model's.
+      threshold: a class is predicted where its score is above, in [0, 1].
+      batch_size: images that the network reads at once.
+      num_workers: processes that decode; 0 uses threads.
+      bad_images: `fail` raises with the file's name, `skip` leaves it out.
+
+    Returns:
+      The figures, and the names of skipped bad images.
+
+    Raises:
+      ValueError: for a threshold out of range, classes that are not the network's, or a network
+        without preprocessing where none is given.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be from 0 to 1, got {threshold}")
+    preprocessing = preprocessing or model.preprocessing
+    if preprocessing is None:
+        raise ValueError("the model does not say how its images are prepared: give preprocessing")
+    if records.class_vectors is not None:
+        model = for_classes(model, records.classes)
+    records = in_order_of(model, records)
+    # Each process has a whole number of rows for each of its devices.
+    processes = jax.process_count()
+    batch_size = whole_batch(-(-batch_size // processes)) * processes
+    batches = eval_batches(
+        records,
+        preprocessing=preprocessing,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        bad_images=bad_images,
+        process_index=jax.process_index(),
+        process_count=processes,
+    )
+    apply = make_apply(model, outputs_read(evaluators))
+    with batches:
+        shown = _with_progress(batches, -(-len(records) // batch_size))
+        skipped = run_evaluators({"network": apply}, {"network": evaluators}, shown)
+    classes = dataclasses.replace(records.classes, threshold=threshold)
+    figures = merge_figures(evaluator.result(classes) for evaluator in evaluators)
+    return figures, [records.name(index) for index in skipped]
+
+
+def _with_progress(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    yield from track(batches, "evaluating", total, console=console, disable=hidden, transient=True)
+
+
+def in_order_of(model: Classifier, records: Records) -> Records:
+    """Returns the records with the columns of their labels in the order of the logits.
+
+    Classes are matched by name where the network knows its names. If the split has other names,
+    they are matched by position, with a warning.
+
+    Raises:
+      ValueError: for another number of classes.
+    """
+    if len(records.class_names) != model.spec.num_classes:
+        raise ValueError(
+            f"the network has {model.spec.num_classes} classes, the split has "
+            f"{len(records.class_names)} ({', '.join(records.class_names[:5])}, ...): evaluate it "
+            "on the data set it was made for"
+        )
+    names = model.class_names
+    if names is None or names == records.class_names:
+        return records
+    if set(names) != set(records.class_names) or len(set(names)) < len(names):
+        pairs = zip(names, records.class_names, strict=True)
+        differing = [f"{a} / {b}" for a, b in pairs if a != b]
+        warnings.warn(
+            f"{len(differing)} classes of the network have another name in the split, such as "
+            f"{differing[0]}; they are matched by position",
+            stacklevel=3,
+        )
+        return dataclasses.replace(records, class_names=names)
+    column_of = {name: column for column, name in enumerate(records.class_names)}
+    columns = np.array([column_of[name] for name in names])
+    labels = records.labels
+    if isinstance(labels, SparseLabels):
+        labels = labels.with_columns(columns)
+    else:
+        labels = np.stack([np.asarray(row)[columns] for row in labels])
+    ignored = None if records.ignored is None else records.ignored[:, columns]
+    return dataclasses.replace(records, labels=labels, ignored=ignored, class_names=names)

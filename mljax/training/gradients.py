@@ -1,0 +1,111 @@
+"""Gradients of the training loss, and what can be wrapped around them.
+
+`gradients(params, variables, batch, key)` returns `((loss, (variables, terms)), grads)`. The
+variables are what a forward pass in training mode changes beside the parameters: `statistics` of
+the network and the arrays of the `trackers`. A wrapper takes such a function and returns another.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mljax.config.part import table
+from mljax.models.arrays import Arrays, merge_model, split_model
+from mljax.models.classifier import Classifier
+from mljax.training.objective import Batch, Term, total_loss
+
+Variables = dict[str, Any]
+Found = tuple[tuple[Array, tuple[Variables, dict[str, Array]]], Arrays]
+Gradients = Callable[[Arrays, Variables, Batch, Array], Found]
+
+
+def make_gradients(
+    model: Classifier,
+    terms: Sequence[Term],
+    *,
+    trackers: Mapping[str, Any] | None = None,
+    batch_norm_groups: int = 1,
+) -> Gradients:
+    """Returns the gradients of the sum of the terms.
+
+    Args:
+      model: gives the structure only.
+      terms: of `make_terms`.
+      trackers: name to tracker; each sees the head's dict and the batch.
+      batch_norm_groups: see `TrainConfig`.
+    """
+    training = nnx.view(
+        model,
+        deterministic=False,
+        use_running_average=False,
+        batch_norm_groups=batch_norm_groups,
+        raise_if_not_found=False,
+    )
+    graph = nnx.graphdef(training)
+
+    def loss_and_variables(
+        params: Arrays, variables: Variables, batch: Batch, key: Array
+    ) -> tuple[Float[Array, ""], tuple[Variables, dict[str, Array]]]:
+        network = merge_model(graph, params, variables["statistics"])
+        outputs = network(batch["images"], rngs=nnx.Rngs(dropout=key))
+        loss, values = total_loss(terms, outputs, batch)
+        tracked = {
+            name: tracker.update(variables["trackers"][name], outputs, batch)
+            for name, tracker in (trackers or {}).items()
+        }
+        return loss, ({"statistics": split_model(network)[2], "trackers": tracked}, values)
+
+    return jax.value_and_grad(loss_and_variables, has_aux=True)
+
+
+def micro_batches(gradients: Gradients, *, count: int) -> Gradients:
+    """Returns the gradients of the sum over micro-batches, one after the other, to save memory.
+
+    Batch norm and the losses that compare images see one micro-batch. The statistics and trackers
+    go from one to the next.
+
+    Args:
+      gradients: of a batch.
+      count: micro-batches that each batch is split into.
+
+    Raises:
+      ValueError: for a count below 1; when called, for a batch that it does not divide.
+    """
+    if count < 1:
+        raise ValueError(f"micro_batches: count must be at least 1, got {count}")
+
+    def summed(params: Arrays, variables: Variables, batch: Batch, key: Array) -> Found:
+        rows = len(batch["images"])
+        if rows % count:
+            raise ValueError(
+                f"data.batch_size must be a multiple of the {count} micro_batches, got {rows}"
+            )
+        # Every `count`-th row: a micro-batch then lies on all devices, as the whole batch does.
+        slices = {
+            k: jnp.moveaxis(v.reshape(-1, count, *v.shape[1:]), 1, 0) for k, v in batch.items()
+        }
+
+        def found(variables: Variables, index: Array, micro: Batch) -> Found:
+            micro = {**micro, "share": 1 / count}
+            return gradients(params, variables, micro, jax.random.fold_in(key, index))
+
+        def add(carry: Any, inputs: Any) -> tuple[Any, None]:  # noqa: ANN401
+            sums, variables = carry
+            (loss, (variables, terms)), grads = found(variables, *inputs)
+            return (jax.tree.map(jnp.add, sums, (loss, terms, grads)), variables), None
+
+        first = jax.tree.map(lambda x: x[0], slices)
+        (loss, (_, terms)), grads = jax.eval_shape(found, variables, jnp.int32(0), first)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, terms, grads))
+        inputs = (jnp.arange(count), slices)
+        ((loss, terms, grads), variables), _ = jax.lax.scan(add, (zeros, variables), inputs)
+        return (loss, (variables, terms)), grads
+
+    return summed
+
+
+WRAPPERS = table("gradient wrapper", {"micro_batches": micro_batches})

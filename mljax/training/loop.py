@@ -1,0 +1,161 @@
+"""The loop over the steps of a run: step, log, evaluate, save, end early."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array
+from rich.console import Console
+
+from mljax.config.schema import TrainConfig
+from mljax.data.pipeline import Batches
+from mljax.devices.mesh import put_batch
+from mljax.terminal.progress import make_progress
+from mljax.training.interruption import Interruption
+from mljax.training.metric_log import MetricLog, Throughput
+from mljax.training.progress import Progress, bad_in_any_process
+from mljax.training.run_checkpoints import RunCheckpoints
+from mljax.training.schedules import Schedule, hyperparameters
+from mljax.training.state import TrainState
+from mljax.training.step import check_finite
+
+# Evaluates a state and keeps what is to be kept of it.
+Evaluate = Callable[[TrainState, Progress, Interruption], Progress]
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """A run between its first step and its last.
+
+    Attributes:
+      step: jitted `step(state, batch, key, hyperparameters)`; it donates the state.
+      state: the arrays; a new object after each step.
+      progress: how far the run has come.
+      schedule: hyperparameters over the steps.
+      key: folded with the step's number in each step.
+      mesh: the devices.
+      train: the numbers of the loop.
+      steps_per_epoch: optimizer steps.
+      total_steps: optimizer steps of the whole run.
+      num_records: of the training split.
+      evaluate: called when an evaluation is due.
+      evaluate_every_steps: when that is, besides the last step.
+      at_epoch: called with the state at the end of each epoch.
+      checkpoints: of the run.
+      log: only the first process has one.
+      batch_size: images of all processes in a step.
+      console: for people.
+    """
+
+    step: Any
+    state: TrainState
+    progress: Progress
+    schedule: Schedule
+    key: Array
+    mesh: Mesh
+    train: TrainConfig
+    steps_per_epoch: int
+    total_steps: int
+    num_records: int
+    evaluate: Evaluate
+    evaluate_every_steps: int
+    at_epoch: Callable[[TrainState], None]
+    checkpoints: RunCheckpoints
+    log: MetricLog | None
+    batch_size: int
+    console: Console
+    _metrics: dict[str, Any] = field(default_factory=dict)
+    _saved: int = 0
+
+    def go(self, batches: Callable[..., Batches], interruption: Interruption) -> None:
+        """Takes all steps from where the state is.
+
+        Args:
+          batches: `batches(start_step=0)`: this process's batches from a step on.
+          interruption: asked before each step.
+
+        Raises:
+          NonFiniteError: see `train.non_finite`.
+          SystemExit: after a checkpoint is saved, if the run was asked to end.
+        """
+        start = self._saved = int(self.state.step)
+        with batches(start_step=start) as source, make_progress(self.console) as bar:
+            task = bar.add_task("training", total=self.total_steps, completed=start, status="")
+            try:
+                if self._evaluation_is_due(start) and self.progress.evaluated < start:
+                    # The run was ended in the midst of this evaluation.
+                    self.progress = self.evaluate(self.state, self.progress, interruption)
+                    self._save()
+                speed = Throughput(self.batch_size, start)
+                for step in range(start + 1, self.total_steps + 1):
+                    if self.progress.stopped:
+                        break
+                    interruption.check()
+                    self._take(step, next(source))
+                    if self.log is not None and self._logging_is_due(step):
+                        loss = self._write_log(self.log, step, speed)
+                        bar.update(task, status=f"loss {loss:.4g}")
+                    if self._evaluation_is_due(step):
+                        self._check()
+                        self.progress = self.evaluate(self.state, self.progress, interruption)
+                        speed = Throughput(self.batch_size, step)
+                    if step % self.steps_per_epoch == 0:
+                        self.at_epoch(self.state)
+                    if self._saving_is_due(step):
+                        self._save()
+                    bar.update(task, completed=step)
+            except Exception:
+                # Besides RunEndedError: the same signal may have ended the workers.
+                if not interruption.signal:
+                    raise
+                self._end(interruption.signal)
+
+    def _take(self, step: int, batch: Mapping[str, np.ndarray]) -> None:
+        bad = batch["index"][~batch["valid"]].tolist()
+        if bad:
+            self.progress = replace(self.progress, bad_images=(*self.progress.bad_images, *bad))
+        inputs = put_batch({k: v for k, v in batch.items() if k != "index"}, self.mesh)
+        values = hyperparameters(self.schedule, step - 1)
+        self.state, metrics = self.step(self.state, inputs, self.key, values)
+        # The check waits for the step before, so that this one is already under way.
+        check_finite(self._metrics, step - 1, self.train.non_finite)
+        self._metrics = metrics
+
+    def _write_log(self, log: MetricLog, step: int, speed: Throughput) -> float:
+        """Writes what is known of the last step; returns its loss."""
+        scalars = {f"train/{k}": float(v) for k, v in self._metrics.items() if k != "finite"}
+        values = hyperparameters(self.schedule, step - 1)
+        scalars |= {f"train/{name}": value for name, value in values.items()}
+        log.write(step, scalars | {"train/images_per_second": speed.rate(step)})
+        return scalars["train/loss"]
+
+    def _logging_is_due(self, step: int) -> bool:
+        return step % self.train.log_every_steps == 0 or step == self.total_steps
+
+    def _evaluation_is_due(self, step: int) -> bool:
+        return step % self.evaluate_every_steps == 0 or step == self.total_steps
+
+    def _saving_is_due(self, step: int) -> bool:
+        every = self.train.checkpoint_every_steps or self.steps_per_epoch
+        return step % every == 0 or step == self.total_steps or self.progress.stopped
+
+    def _check(self) -> None:
+        check_finite(self._metrics, int(self.state.step), self.train.non_finite)
+
+    def _save(self) -> None:
+        """Starts saving a checkpoint, unless the last step was not finite."""
+        self._check()
+        bad = bad_in_any_process(self.progress.bad_images, self.num_records)
+        self.progress = replace(self.progress, bad_images=bad)
+        self.checkpoints.save(self.state, self.progress)
+        self._saved = int(self.state.step)
+
+    def _end(self, signal: int) -> None:
+        step = int(self.state.step)
+        if step > self._saved:
+            self._save()
+        self.checkpoints.wait()
+        self.console.print(f"ended after step {step}; the same command goes on")
+        raise SystemExit(128 + signal) from None

@@ -1,0 +1,297 @@
+"""Hyperparameters over the steps of a run.
+
+A schedule is called as `schedule(peak_lr, total_steps, steps_per_epoch, **kwargs)` and returns
+`{hyperparameter: f(step)}` with the step counted from 0. `learning_rate` is always among them; any
+other, such as `beta1`, takes the place of the algorithm's own argument. A function with `state` and
+`update(figures)` reacts to evaluations; its state is saved with the run.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from mljax.config.part import table
+from mljax.metrics.figures import find_figure
+
+Schedule = Mapping[str, Callable[[int], float]]
+
+
+def hyperparameters(schedule: Schedule, step: int) -> dict[str, float]:
+    """Returns the hyperparameters of a step, counted from 0."""
+    return {name: float(value(step)) for name, value in schedule.items()}
+
+
+def one_cycle(
+    peak_lr: float,
+    total_steps: int,
+    steps_per_epoch: int,
+    *,
+    epochs: float | None = None,
+    warmup_fraction: float = 0.2,
+    initial_factor: float = 25.0,
+    final_factor: float = 1e4,
+    cycle_beta1: bool = True,
+) -> Schedule:
+    """Returns torch's two-phase cosine OneCycleLR.
+
+    The rate goes from peak / initial_factor to the peak at step `warmup_fraction * length - 1`,
+    then to the first rate / final_factor at the last step, and stays there.
+
+    Source: `torch.optim.lr_scheduler.OneCycleLR`; Smith and Topin, Super-Convergence,
+    https://arxiv.org/abs/1708.07120.
+
+    Args:
+      peak_lr: the highest rate.
+      total_steps: of the run.
+      steps_per_epoch: of the run.
+      epochs: length of the cycle, which may be more than are trained; None is the whole run.
+      warmup_fraction: share of the cycle in which the learning rate rises, from 0 to 1.
+      initial_factor: the first rate is the peak divided by this.
+      final_factor: the last one is the first divided by this.
+      cycle_beta1: let Adam's beta1 go 0.95 -> 0.85 -> 0.95 against the learning rate.
+
+    Raises:
+      ValueError: for numbers out of their range.
+    """
+    if not 0 <= warmup_fraction <= 1:
+        raise ValueError(f"one_cycle: warmup_fraction must be from 0 to 1, got {warmup_fraction}")
+    _check_positive("one_cycle", initial_factor=initial_factor, final_factor=final_factor)
+    if epochs is not None:
+        _check_positive("one_cycle", epochs=epochs)
+        total_steps = max(round(epochs * steps_per_epoch), 1)
+    start = peak_lr / initial_factor
+    cycle = _Cycle(total_steps, warmup_fraction)
+    rates = {"learning_rate": lambda step: cycle.value(step, start, peak_lr, start / final_factor)}
+    if cycle_beta1:
+        rates["beta1"] = lambda step: cycle.value(step, 0.95, 0.85, 0.95)
+    return rates
+
+
+class _Cycle:
+    """A rise and a fall along half cosines."""
+
+    def __init__(self, total_steps: int, warmup_fraction: float) -> None:
+        self._turn = warmup_fraction * total_steps - 1
+        self._last = total_steps - 1
+
+    def value(self, step: int, start: float, middle: float, end: float) -> float:
+        if step <= self._turn:
+            rise = step / self._turn if self._turn > 0 else 1.0
+            return _cosine(start, middle, rise)
+        return _cosine(middle, end, (step - self._turn) / max(self._last - self._turn, 1e-12))
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
+
+
+def warmup_cosine(
+    peak_lr: float,
+    total_steps: int,
+    steps_per_epoch: int,
+    *,
+    warmup_epochs: float = 0.0,
+    initial_factor: float = 0.0,
+    final_factor: float = 0.0,
+) -> Schedule:
+    """Returns a linear rise to the peak, then half a cosine down to the end of the run.
+
+    Source: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983, equation 5 (one cycle).
+
+    Args:
+      peak_lr: the highest rate.
+      total_steps: of the run.
+      steps_per_epoch: of the run.
+      warmup_epochs: length of the rise.
+      initial_factor: the rise starts at this share of the peak.
+      final_factor: the cosine ends at this share of the peak.
+
+    Raises:
+      ValueError: for a negative number.
+    """
+    _check_not_negative(
+        "warmup_cosine",
+        warmup_epochs=warmup_epochs,
+        initial_factor=initial_factor,
+        final_factor=final_factor,
+    )
+    warmup = warmup_epochs * steps_per_epoch
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return peak_lr * (initial_factor + (1 - initial_factor) * step / warmup)
+        progress = (step - warmup) / max(total_steps - warmup, 1)
+        return _cosine(peak_lr, peak_lr * final_factor, progress)
+
+    return {"learning_rate": rate}
+
+
+def multi_step(
+    peak_lr: float,
+    total_steps: int,
+    steps_per_epoch: int,
+    *,
+    milestones: Sequence[float],
+    factor: float = 0.1,
+) -> Schedule:
+    """Returns torch's MultiStepLR: the rate is multiplied by a factor after some epochs.
+
+    Source: `torch.optim.lr_scheduler.MultiStepLR`, stepped once an epoch.
+
+    Args:
+      peak_lr: the first rate.
+      total_steps: of the run.
+      steps_per_epoch: of the run.
+      milestones: the epochs after which the rate changes; fractions are allowed.
+      factor: of each change.
+
+    Raises:
+      ValueError: for a factor that is not positive, or a negative milestone.
+    """
+    del total_steps
+    _check_positive("multi_step", factor=factor)
+    _check_not_negative("multi_step", milestones=min(milestones, default=0.0))
+    turns = [round(epoch * steps_per_epoch) for epoch in milestones]
+    return {"learning_rate": lambda step: peak_lr * factor ** sum(step >= turn for turn in turns)}
+
+
+def constant(peak_lr: float, total_steps: int, steps_per_epoch: int) -> Schedule:
+    """Returns the same rate for every step."""
+    del total_steps, steps_per_epoch
+    return {"learning_rate": lambda step: peak_lr}
+
+
+def reduce_on_plateau(
+    peak_lr: float,
+    total_steps: int,
+    steps_per_epoch: int,
+    *,
+    figure: str = "mAP",
+    direction: Literal["max", "min"] = "max",
+    factor: float = 0.1,
+    patience: int = 10,
+    threshold: float = 1e-4,
+    threshold_mode: Literal["rel", "abs"] = "rel",
+    cooldown: int = 0,
+    min_lr: float = 0.0,
+    eps: float = 1e-8,
+) -> Schedule:
+    """Returns torch's ReduceLROnPlateau, which looks at a figure of every evaluation.
+
+    Source: `torch.optim.lr_scheduler.ReduceLROnPlateau`; the arguments are its own, but for
+    `figure` and `direction` (its `mode`).
+
+    Args:
+      peak_lr: the first rate.
+      total_steps: of the run.
+      steps_per_epoch: of the run.
+      figure: of the evaluators.
+      direction: whether a higher or a lower figure is better.
+      factor: of each reduction, below 1.
+      patience: evaluations without improvement that are tolerated.
+      threshold: how much better counts as an improvement.
+      threshold_mode: whether `threshold` is relative to the best figure or absolute.
+      cooldown: evaluations after a reduction in which none are counted.
+      min_lr: the rate never goes below.
+      eps: reductions by less than this are left out.
+
+    Raises:
+      ValueError: for a factor that is not between 0 and 1.
+    """
+    del total_steps, steps_per_epoch
+    if not 0 < factor < 1:
+        raise ValueError(f"reduce_on_plateau: factor must be between 0 and 1, got {factor}")
+    sign = 1.0 if direction == "max" else -1.0
+
+    def improves(value: float, best: float) -> bool:
+        # Parity: the relative margin has the sign of the best figure, as in torch.
+        margin = threshold * best if threshold_mode == "rel" else sign * threshold
+        if threshold_mode == "rel" and direction == "min":
+            margin = -margin
+        return sign * value > sign * (best + margin)
+
+    return {
+        "learning_rate": Plateau(
+            peak_lr,
+            figure,
+            improves,
+            factor=factor,
+            patience=patience,
+            cooldown=cooldown,
+            min_lr=min_lr,
+            eps=eps,
+        )
+    }
+
+
+class Plateau:
+    """The rate of `reduce_on_plateau`.
+
+    Attributes:
+      state: the rate, the best figure and the counters, as JSON.
+    """
+
+    def __init__(
+        self,
+        peak_lr: float,
+        figure: str,
+        improves: Callable[[float, float], bool],
+        *,
+        factor: float,
+        patience: int,
+        cooldown: int,
+        min_lr: float,
+        eps: float,
+    ) -> None:
+        self.state: dict[str, Any] = {"rate": peak_lr, "best": None, "bad": 0, "cooldown": 0}
+        self._figure, self._improves = figure, improves
+        self._factor, self._patience, self._cooldown = factor, patience, cooldown
+        self._min_lr, self._eps = min_lr, eps
+
+    def __call__(self, step: int) -> float:
+        """Returns the rate, which no step changes."""
+        return self.state["rate"]
+
+    def update(self, figures: Mapping[str, Any]) -> None:
+        """Takes note of an evaluation.
+
+        Raises:
+          ValueError: if no evaluator gives the figure.
+        """
+        value = find_figure(figures, self._figure)
+        rate, best, bad, cooldown = (self.state[k] for k in ("rate", "best", "bad", "cooldown"))
+        if value is not None and (best is None or self._improves(value, best)):
+            best, bad = value, 0
+        else:
+            bad += 1
+        if cooldown > 0:
+            cooldown, bad = cooldown - 1, 0
+        if bad > self._patience:
+            lower = max(rate * self._factor, self._min_lr)
+            rate = lower if rate - lower > self._eps else rate
+            cooldown, bad = self._cooldown, 0
+        self.state = {"rate": rate, "best": best, "bad": bad, "cooldown": cooldown}
+
+
+def _check_positive(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{owner}: {name} must be positive and finite, got {value}")
+
+
+def _check_not_negative(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{owner}: {name} must be 0 or more, and finite, got {value}")
+
+
+SCHEDULES = table(
+    "schedule",
+    {
+        "one_cycle": one_cycle,
+        "warmup_cosine": warmup_cosine,
+        "multi_step": multi_step,
+        "constant": constant,
+        "reduce_on_plateau": reduce_on_plateau,
+    },
+)

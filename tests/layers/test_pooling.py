@@ -1,0 +1,41 @@
+"""Pooling and space to depth against the original operations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mljax.layers.pooling import blur_pool, ceil_average_pool, space_to_depth
+from tests import golden
+from tests.layers.cases import inputs, nchw, nhwc
+
+
+def test_space_to_depth_orders_channels_as_the_original():
+    x = inputs("s2d")["x"]
+    np.testing.assert_array_equal(
+        nchw(space_to_depth(nhwc(x))), golden.arrays("tresnet_ops", "s2d")["y"]
+    )
+
+
+def test_space_to_depth_names_the_size_that_does_not_fit():
+    with pytest.raises(ValueError, match="multiples of 4, got 8 x 10"):
+        space_to_depth(jnp.zeros((1, 8, 10, 3)))
+
+
+@pytest.mark.parametrize("case", golden.names("tresnet_ops", "aa_"))
+def test_blur_pool_and_its_gradient_match_the_original(case):
+    given, expected = inputs(case), golden.arrays("tresnet_ops", case)
+    y, pull_back = jax.vjp(blur_pool, nhwc(given["x"]))
+    (dx,) = pull_back(nhwc(given["cotangent"]))
+    np.testing.assert_allclose(nchw(y), expected["y"], atol=1e-6)
+    np.testing.assert_allclose(nchw(dx), expected["dx"], atol=1e-6)
+
+
+def test_blur_pool_rejects_a_map_of_one_pixel():
+    with pytest.raises(ValueError, match="at least 2 x 2, got 1 x 1"):
+        blur_pool(jnp.zeros((1, 1, 1, 4)))
+
+
+def test_ceil_average_pool_averages_over_existing_pixels():
+    x = jnp.arange(9.0).reshape(1, 3, 3, 1)
+    np.testing.assert_allclose(ceil_average_pool(x)[0, :, :, 0], [[2.0, 3.5], [6.5, 8.0]])

@@ -1,0 +1,119 @@
+"""Rules that end a run after an evaluation."""
+
+import json
+
+import pytest
+
+from mljax.checkpoints.manifest import sealed
+from mljax.config import from_json, to_json
+from mljax.training.progress import Progress
+from mljax.training.stopping import NoImprovement
+from tests import runs, small_configs
+
+
+def _answers(rule, figures):
+    return [rule.update({"mAP": figure}) for figure in figures]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "figures", "stops"),
+    [
+        ({"patience": 0}, [1.0, 2.0, 2.0], [False, False, True]),
+        ({"patience": 2}, [5.0, 4.0, 4.0, 4.0], [False, False, False, True]),
+        ({"patience": 1}, [5.0, 4.0, 6.0, 5.0, 6.0], [False, False, False, False, True]),
+        ({"patience": 0, "min_delta": 0.5}, [1.0, 1.6, 2.1], [False, False, True]),
+        # An undefined figure is no improvement, and none to improve on.
+        ({"patience": 1}, [None, 1.0, None, None], [False, False, False, True]),
+    ],
+)
+def test_a_run_ends_when_patience_does(kwargs, figures, stops):
+    assert _answers(NoImprovement(**kwargs), figures) == stops
+
+
+def test_the_figure_can_be_another():
+    rule = NoImprovement(figure="OF1", patience=0)
+    assert not rule.update({"mAP": 2.0, "OF1": 1.0})
+    assert rule.update({"mAP": 3.0, "OF1": 1.0})
+
+
+def test_a_rule_goes_on_from_its_saved_state():
+    figures = [3.0, 4.0, 3.0, 3.0, 3.0, 3.0]
+    straight = _answers(NoImprovement(patience=2), figures)
+    before, after = NoImprovement(patience=2), NoImprovement(patience=2)
+    answers = _answers(before, figures[:3])
+    progress = Progress(states={"stop": before.state})
+    after.state = from_json(Progress, to_json(progress)).states["stop"]
+    assert answers + _answers(after, figures[3:]) == straight
+    assert straight == [False, False, False, False, True, True]
+
+
+def test_an_unknown_figure_is_named_with_those_that_there_are():
+    with pytest.raises(ValueError, match="figure 'map'; there are mAP, OF1"):
+        NoImprovement(figure="map", patience=1).update({"mAP": 1.0, "OF1": 2.0, "AP": {}})
+
+
+def test_a_negative_patience_is_refused():
+    with pytest.raises(ValueError, match="no_improvement: patience must be 0 or more, got -1"):
+        NoImprovement(patience=-1)
+
+
+# Evaluated every epoch, of ten steps; no figure is so much better than the first.
+NEVER = "1000.0"
+RULES = (
+    "model.backbone.kwargs.layers=(0, 0, 0, 0)",
+    "data.augment=()",
+    "eval.every_epochs=1",
+    "schedule={'name': 'reduce_on_plateau', 'kwargs': {'factor': 0.5, 'patience': 0, "
+    f"'cooldown': 1, 'threshold': {NEVER}, 'threshold_mode': 'abs'}}}}",
+    f"train.stop={{'name': 'no_improvement', 'kwargs': {{'patience': 3, 'min_delta': {NEVER}}}}}",
+)
+
+
+def _fit(workdir, epochs):
+    return runs.train(small_configs.training_config(*RULES, f"train.epochs={epochs}"), workdir)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """Returns the workdir of a run that its rule has ended, and what was printed."""
+    workdir = tmp_path_factory.mktemp("stopped")
+    return workdir, _fit(workdir, epochs=9)[1]
+
+
+def test_a_run_ends_when_its_rule_says_so(stopped):
+    workdir, shown = stopped
+    assert "step 50: the stopping rule ends the run" in shown
+    rows = [row for row in runs.read_log(workdir) if "train/loss" in row]
+    assert [row["step"] for row in rows] == list(range(1, 51))
+    last = sealed(workdir / "checkpoints")[-1]
+    assert last.name == "50"
+    progress = json.loads((last / "progress/metadata").read_text())
+    assert progress["stopped"] is True
+    assert progress["states"]["stop"]["since"] == 4
+
+
+def test_the_rate_falls_where_a_plateau_is(stopped):
+    rows = [row for row in runs.read_log(stopped[0]) if "train/loss" in row]
+    rates = [row["train/learning_rate"] for row in rows]
+    # A reduction is followed by an evaluation that does not count.
+    expected = [1e-2, 1e-2, 0.5e-2, 0.5e-2, 0.25e-2]
+    assert rates == [rate for rate in expected for _ in range(10)]
+
+
+def test_a_run_that_its_rule_has_ended_stays_ended(stopped):
+    workdir, _ = stopped
+    before = runs.read_log(workdir)
+    _, shown = _fit(workdir, epochs=9)
+    assert "after step 50" in shown
+    assert runs.read_log(workdir) == before
+
+
+@pytest.mark.slow
+def test_rules_survive_a_resume(stopped, tmp_path):
+    _fit(tmp_path, epochs=3)
+    with pytest.warns(UserWarning, match="changed config: train.epochs"):
+        _fit(tmp_path, epochs=9)
+    assert runs.read_log(tmp_path) == runs.read_log(stopped[0])
+    found, expected = (runs.read_arrays(w / "checkpoints/50") for w in (tmp_path, stopped[0]))
+    assert found.keys() == expected.keys()
+    assert all(found[path].tobytes() == expected[path].tobytes() for path in expected)
