@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from flax import nnx
 
-from converters import to_torch
+from converters import to_numpy
 from converters.reference.linear import to_tensors
 from converters.reference.tresnet import tresnet_logits
 from mljax import create_model
@@ -54,7 +54,7 @@ def median_ms(functions: dict[str, Callable[[], object]], repeats: int) -> dict[
 def forward(batch: int, size: int) -> dict[str, Callable[[], object]]:
     """Returns TResNet-M's forward pass on both sides."""
     model = create_model("tresnet_m", num_classes=80, rngs=nnx.Rngs(0))
-    weights = to_tensors(to_torch(model))
+    weights = to_tensors(to_numpy(model))
     images = np.random.default_rng(0).random((batch, size, size, 3), np.float32)
     theirs = torch.tensor(images.transpose(0, 3, 1, 2))
     graph, params, stats = split_model(model)
@@ -97,7 +97,7 @@ def training(batch: int, size: int) -> dict[str, Callable[[], object]]:
         state[0], metrics = step(state[0], inputs, jax.random.key(0))
         jax.block_until_ready((state[0], metrics))
 
-    weights = to_tensors(to_torch(model))
+    weights = to_tensors(to_numpy(model))
     trained = [w.requires_grad_() for name, w in weights.items() if "running" not in name]
     averages = {name: w.detach().clone() for name, w in weights.items()}
     adam = torch.optim.Adam(trained, lr=1e-3, weight_decay=1e-4)

@@ -14,12 +14,15 @@ from rich.table import Table as ScreenTable
 from converters.files.read_torch import TorchFile
 from converters.models import Conversion, convert_checkpoint
 from converters.systems import SYSTEMS
-from converters.verify import verify
+from converters.verify import Verification, verify
 from mljax.checkpoints.checkpoint import save_model
 from mljax.config.load import parse_value
 from mljax.config.part import use_plugins
 from mljax.models.classifier import Classifier
 from mljax.terminal.command import add_plugin_option, run_command
+
+# The exit code where everything was done but the comparison that was asked for.
+NOT_VERIFIED = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,8 +40,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("source", help="a .pth, .pth.tar, .ckpt or .safetensors file")
     parser.add_argument("output", type=Path, help="the folder to write; it must not exist")
-    parser.add_argument("--key", help="the entry that holds the weights, as state_dict_ema")
-    parser.add_argument("--class-names", type=Path, metavar="FILE", help="one name per line")
+    text = "the entry that holds the weights, as state_dict_ema or ema.module"
+    parser.add_argument("--key", help=text)
+    text = "what precedes the names of the network in it, as student.; found unless given"
+    parser.add_argument("--prefix", help=text)
+    text = "one name per line, in UTF-8"
+    parser.add_argument("--class-names", type=Path, metavar="FILE", help=text)
     text = "OpenImages' oidv6-class-descriptions.csv: MIDs (/m/...) become display names"
     parser.add_argument("--class-descriptions", type=Path, metavar="FILE", help=text)
     parser.add_argument("--image-size", type=int, metavar="N", help="side of the input in pixels")
@@ -48,7 +55,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--argument", action="append", default=[], metavar="NAME=VALUE", dest="own", help=text
     )
-    parser.add_argument("--verify", action="store_true", help="compare with torch before writing")
+    text = (
+        "compare with torch before writing: exit code 0 if both agree; 1 if they differ, and "
+        "nothing is written; 3 if the checkpoint was written but not verified, since there is no "
+        "torch reference of its network here"
+    )
+    parser.add_argument("--verify", action="store_true", help=text)
     add_plugin_option(parser)
     return parser.parse_args(argv)
 
@@ -83,53 +95,61 @@ def _own_arguments(assignments: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _run(arguments: argparse.Namespace, console: Console) -> None:
+def _run(arguments: argparse.Namespace, console: Console) -> int:
     use_plugins(arguments.plugin)
     if arguments.output.exists():
         raise ValueError(f"{arguments.output}: exists already; name a new folder or remove it")
-    names = None
-    if arguments.class_names is not None:
-        lines = arguments.class_names.read_text(encoding="utf-8").splitlines()
-        names = [line.strip() for line in lines if line.strip()]
     mean, std = (tuple(x) if x else None for x in (arguments.mean, arguments.std))
     conversion = convert_checkpoint(
         arguments.source,
         _own_arguments(arguments.own),
         key=arguments.key,
-        class_names=names,
+        prefix=arguments.prefix,
+        class_names=arguments.class_names,
         class_descriptions=arguments.class_descriptions,
         image_size=arguments.image_size,
         mean=mean,
         std=std,
     )
     facts = _describe(conversion)
+    code = 0
     if arguments.verify:
-        facts["verified"] = _verify(conversion.model, conversion.file, arguments.source)
+        result = _verify(conversion.model, conversion.file, arguments.source)
+        code = 0 if result else NOT_VERIFIED
+        facts["verified"] = (
+            _describe_result(result)
+            if result
+            else "not verified: there is no torch reference of this network here"
+        )
     save_model(arguments.output, conversion.model, card=_card(facts))
     facts["written to"] = str(arguments.output)
     screen = ScreenTable(show_header=False, box=None)
     for name, text in facts.items():
         screen.add_row(f"[bold]{name}[/bold]", escape(text))
     console.print(screen)
+    return code
 
 
 def _describe(conversion: Conversion) -> dict[str, str]:
     """Returns {what: text} of everything that a reader of the report or the card asks."""
     file, detection, report = conversion.file, conversion.detection, conversion.report
     reasons: dict[str, list[str]] = {}
-    for name, reason in report.unused.items():
+    for name, reason in {**report.unused, **file.left_out}.items():
         reasons.setdefault(reason, []).append(name)
-    ignored = [f"{len(v)} ({why}), such as {v[0]}" for why, v in reasons.items()]
+    ignored = [f"{len(v)} ({why}), such as {', '.join(v[:3])}" for why, v in reasons.items()]
     names = conversion.model.class_names
     shown = "none; give them by --class-names FILE" if names is None else _shorten(names)
+    if not detection.num_classes:
+        shown = "none, since there is no classifier"
     preprocessing = conversion.model.preprocessing
     assert preprocessing is not None
     size = preprocessing.image_size
     return {
         "source": file.name,
         "container": file.container,
+        "not taken": ", ".join(file.alternatives) or "no other weights",
         "network": detection.description,
-        "tensors mapped": f"{report.mapped} of {len(file.tensors)}",
+        "tensors mapped": f"{report.mapped} of {len(file.tensors) + len(file.left_out)}",
         "ignored": "; ".join(ignored) or "none",
         "parameters": f"{report.parameters:,}",
         "class names": shown,
@@ -145,32 +165,40 @@ def _shorten(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (f", ... ({len(names)})" if len(names) > 6 else "")
 
 
-def _verify(model: Classifier, file: TorchFile, source: str) -> str:
-    """Returns how the comparison with torch went.
+def _verify(model: Classifier, file: TorchFile, source: str) -> Verification | None:
+    """Returns how the comparison with torch went, or None where there is nothing to compare with.
 
     Raises:
       ValueError: if the two sides differ by more than the tolerance.
     """
     assert model.preprocessing is not None
-    result = verify(model, file.tensors, image_size=model.preprocessing.image_size)
-    if result is None:
-        return "no: there is no torch reference of this network here"
+    result = verify(model, file.tensors, image_size=max(model.preprocessing.height_width))
+    if result is not None and not result.passed:
+        raise ValueError(
+            f"{source}: the converted network differs from torch: {_describe_result(result)}; "
+            "nothing was written. Please report it with the file's origin"
+        )
+    return result
+
+
+def _describe_result(result: Verification) -> str:
     text = (
         f"largest difference of a logit from torch {result.difference:.1e}, logits up to "
         f"{result.largest:.3g}, on 2 random images of {result.image_size} px"
     )
-    if not result.passed:
-        raise ValueError(
-            f"{source}: the converted network differs from torch: {text}; nothing was written. "
-            "Please report it with the file's origin"
-        )
-    return text
+    if result.float32_difference is None:
+        return text
+    return (
+        f"{text}, both in float64; in float32, which rounds more, {result.float32_difference:.1e}"
+    )
 
 
 def _card(facts: Mapping[str, str]) -> str:
     """Returns the model card."""
     lines = [f"- {name}: {text}" for name, text in facts.items()]
     use = "Use: `mljax.load_model(folder)`, or `python -m mljax.predict --checkpoint folder IMAGE`."
+    if "init_from" in facts["network"]:
+        use = "Use: `--set model.init_from=folder` starts a training from it."
     title = f"# {facts['network']}"
     return "\n".join([title, "", "Converted from a torch checkpoint.", "", *lines, "", use, ""])
 

@@ -6,6 +6,7 @@ Nothing here is about one system: `converters.systems` tells, reads and writes e
 import inspect
 import os
 import typing
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from converters.files.class_names import read_class_names
 from converters.files.read_array import read_array
 from converters.files.read_torch import TorchFile, read_torch
+from converters.networks import find_system, take_network
 from converters.systems import SYSTEMS
 from converters.systems.system import Detection, System
 from converters.table import ImportReport, Table, export_tensors, import_tensors
@@ -48,7 +51,8 @@ def from_torch(
     source: str | os.PathLike | Mapping[str, Any],
     *,
     key: str | None = None,
-    class_names: Sequence[str] | None = None,
+    prefix: str | None = None,
+    class_names: Sequence[str] | str | os.PathLike | None = None,
     class_descriptions: str | os.PathLike | None = None,
     image_size: int | None = None,
     mean: tuple[float, float, float] | None = None,
@@ -63,8 +67,11 @@ def from_torch(
     Args:
       source: path of a `.pth`, `.pth.tar`, `.ckpt` or `.safetensors` file, or a dict of arrays.
       key: the container's entry that holds the weights, such as `state_dict_ema`; None takes the
-        usual one.
-      class_names: in the order of the logits; None takes the file's, if it has them.
+        usual one. Dots lead to one inside another, such as `ema.module`.
+      prefix: what precedes the names of the network in that entry, such as `student.`; None finds
+        it. Tensors outside are left out.
+      class_names: in the order of the logits, or the path of a UTF-8 file with one a line; None
+        takes the torch file's, if it has them.
       class_descriptions: path of OpenImages' `oidv6-class-descriptions.csv`, which turns class
         names that are MIDs (`/m/...`) into display names.
       image_size: side of the input in pixels; None takes it from a file name such as
@@ -75,22 +82,33 @@ def from_torch(
         `python -m converters.convert --help` list them. An array may be given as the path of a
         `.npy` or torch file that holds it.
 
+    A file with averaged weights beside the plain ones gives the plain ones and a warning, unless
+    `key` or `prefix` chooses. One without classifier gives a network with the head `pooled`, which
+    `model.init_from` takes.
+
     Raises:
       ValueError: for a file that cannot be read, is of no known system, or does not fit it, or an
         argument that its system does not take.
       FileNotFoundError: if there is no such file.
       ImportError: if torch is not installed.
     """
-    return convert_checkpoint(
+    conversion = convert_checkpoint(
         source,
         arguments,
         key=key,
+        prefix=prefix,
         class_names=class_names,
         class_descriptions=class_descriptions,
         image_size=image_size,
         mean=mean,
         std=std,
-    ).model
+    )
+    file = conversion.file
+    if file.alternatives and key is None and prefix is None:
+        # The command's option has the name of the argument here.
+        listed = ", ".join(file.alternatives)
+        warnings.warn(f"{file.name}: holds also {listed}; they are not read", stacklevel=2)
+    return conversion.model
 
 
 def convert_checkpoint(
@@ -98,56 +116,60 @@ def convert_checkpoint(
     arguments: Mapping[str, Any],
     *,
     key: str | None,
-    class_names: Sequence[str] | None,
+    prefix: str | None,
+    class_names: Sequence[str] | str | os.PathLike | None,
     class_descriptions: str | os.PathLike | None,
     image_size: int | None,
     mean: tuple[float, float, float] | None,
     std: tuple[float, float, float] | None,
 ) -> Conversion:
     """Returns the network of a torch checkpoint with all that a report needs; see `from_torch`."""
-    file = read_torch(source, key=key)
+    file = take_network(read_torch(source, key=key, prefix=prefix))
     system, detection = detect(file.tensors, file.name, **arguments)
     model, report = build_model(file, system, detection)
     model.class_names = choose_class_names(
         file, model.spec.num_classes, class_names, class_descriptions
     )
     model.preprocessing = choose_preprocessing(file, detection, image_size, mean, std)
+    model.naming = detection.naming
     return Conversion(model=model, file=file, detection=detection, report=report)
 
 
-def to_torch(model: Classifier, *, naming: str = "original") -> dict[str, np.ndarray]:
+def to_torch(model: Classifier, *, naming: str | None = None) -> dict[str, Any]:
     """Returns the state dict that the original code loads strictly, in its order.
 
-    Counters of batches are left out; all codes do without them.
+    Values are tensors, as `load_state_dict` takes them, where torch is installed, else arrays.
+
+    Args:
+      model: see `to_numpy`.
+      naming: likewise.
+
+    Raises:
+      ValueError: for a network without a table, or another naming.
+    """
+    arrays = to_numpy(model, naming=naming)
+    try:
+        import torch
+    except ImportError:
+        return arrays
+    return {name: torch.tensor(array) for name, array in arrays.items()}
+
+
+def to_numpy(model: Classifier, *, naming: str | None = None) -> dict[str, np.ndarray]:
+    """Returns the state dict that the original code loads strictly, in its order, as arrays.
+
+    Counters of batches are left out; all codes do without them. So are the levels that training
+    put around the network's names.
 
     Args:
       model: a network for which there is a table.
-      naming: whose names, among the `namings` of the systems that write such a network.
+      naming: whose names, among the `namings` of the systems that write such a network; None takes
+        those that the network came with.
 
     Raises:
       ValueError: for a network without a table, or another naming.
     """
     return export_tensors(find_table(model, naming), model)
-
-
-def find_system(tensors: Mapping[str, np.ndarray], name: str = "the source") -> System:
-    """Returns the first system that a state dict is of.
-
-    Args:
-      tensors: a torch state dict without wrapper levels in its names.
-      name: of the source, for messages.
-
-    Raises:
-      ValueError: if there is none.
-    """
-    for system in SYSTEMS.values():
-        if system.matches(tensors):
-            return system
-    first = ", ".join(list(tensors)[:4])
-    known = "; ".join(system.networks for system in SYSTEMS.values())
-    raise ValueError(
-        f"{name}: is of no known system; known are {known}. Its first tensors are {first}"
-    )
 
 
 def detect(
@@ -179,8 +201,13 @@ def detect(
     return system, system.detect(tensors, name, **arguments)
 
 
-def find_table(model: Classifier, naming: str = "original") -> Table:
+def find_table(model: Classifier, naming: str | None = None) -> Table:
     """Returns the table of a network, which may be abstract.
+
+    Args:
+      model: the network.
+      naming: see `to_numpy`. One that came with another head, which was replaced since, is the
+        original one.
 
     Raises:
       ValueError: for a network that no system writes, or not by these names.
@@ -194,6 +221,9 @@ def find_table(model: Classifier, naming: str = "original") -> Table:
             f"there is no conversion table for {_describe_pair(pair)}; there are tables for "
             f"{listed}"
         )
+    if naming is None:
+        known = [name for system in fitting for name in system.namings]
+        naming = next((n for n in (model.naming, "original") if n in known), known[0])
     for system in fitting:
         if naming in system.namings:
             return system.table(model, naming)
@@ -240,7 +270,7 @@ def build_model(
 def choose_class_names(
     file: TorchFile,
     num_classes: int,
-    class_names: Sequence[str] | None,
+    class_names: Sequence[str] | str | os.PathLike | None,
     class_descriptions: str | os.PathLike | None = None,
 ) -> tuple[str, ...] | None:
     """Returns the given class names, else the file's, else None; with descriptions, what they say.
@@ -248,10 +278,18 @@ def choose_class_names(
     Raises:
       ValueError: if there is not one name per class, or one that has no description.
     """
-    names = file.class_names if class_names is None else tuple(class_names)
+    if class_names is None and file.names_problem and num_classes:
+        raise ValueError(f"{file.names_problem}; give them by class_names, one per class")
+    if isinstance(class_names, (str, os.PathLike)):
+        source, names = str(class_names), read_class_names(Path(class_names))
+    elif class_names is not None:
+        source, names = file.name, tuple(class_names)
+    else:
+        # Those of a file without classifier are of what was cut off.
+        source, names = file.name, file.class_names if num_classes else None
     if names is not None and len(names) != num_classes:
         raise ValueError(
-            f"{file.name}: {len(names)} class names for {num_classes} classes; give one name per "
+            f"{source}: {len(names)} class names for {num_classes} classes; give one name per "
             "class, in the order of the logits"
         )
     return names if class_descriptions is None else _described(names, class_descriptions, file.name)

@@ -103,8 +103,8 @@ def import_tensors(
       name: of the source, for messages.
 
     Raises:
-      ValueError: if a tensor is missing, left over, misshapen or not finite, or a variable stays
-        empty; one message lists them all.
+      ValueError: if a tensor is missing, left over, misshapen, not of real numbers or not finite,
+        or a variable stays empty; one message lists them all.
     """
     variables = _variables(model, table)
     rows = [entry for entry in table.rows if entry.targets]
@@ -183,13 +183,26 @@ def _convert_row(
         elif tensors[source].shape != shape:
             got = _shape(tensors[source].shape)
             problems.append(f"misshapen: {source} is {got}, expected {_shape(shape)}")
-        elif not np.isfinite(tensors[source]).all():
+        elif not _is_real(tensors[source]):
+            problems.append(f"no real numbers: {source} is {tensors[source].dtype}")
+        elif not _is_finite(tensors[source]):
             problems.append(f"not finite: {source} holds nan or infinity")
-        fits = fits and source in tensors and tensors[source].shape == shape
+        else:
+            continue
+        fits = False
     if not fits:
         return {}
     arrays = entry.transform.to_jax(*(tensors[source] for source in entry.sources))
     return dict(zip(entry.targets, arrays, strict=True))
+
+
+def _is_real(tensor: np.ndarray) -> bool:
+    return jnp.issubdtype(tensor.dtype, jnp.floating) or jnp.issubdtype(tensor.dtype, jnp.integer)
+
+
+def _is_finite(tensor: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(tensor.astype(np.float32, copy=False)).all())
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -93,7 +93,8 @@ def _upgrade_training(folder: Path) -> None:
     best = old["best"]
     new = {
         "best": best and {"figure": best["mAP"], "step": best["step"], "weights": best["weights"]},
-        "bad_images": old["skipped"],
+        # Only their numbers are known, and these change with the list of images.
+        "bad_images": [f"image {number}" for number in old["skipped"]],
         "evaluated": old["evaluated"],
     }
     file.write_text(to_json(from_json(Progress, json.dumps(new), str(file))), "utf-8")

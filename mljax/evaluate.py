@@ -16,14 +16,14 @@ from rich.console import Console
 
 import mljax.data  # noqa: F401
 from mljax.checkpoints.checkpoint import find_model, load_model, read_config
-from mljax.config.load import load_config, override, parse_arguments
+from mljax.config.load import load_config, override, parse_arguments, unread_fields
 from mljax.config.part import Part, resolved, use_plugins
 from mljax.config.schema import DataConfig, EvalConfig
 from mljax.devices.compilation_cache import use_compilation_cache
 from mljax.evaluation.evaluate import evaluate_model
 from mljax.evaluators import EVALUATORS
 from mljax.models.classifier import Classifier
-from mljax.terminal.command import add_plugin_option, run_command
+from mljax.terminal.command import add_plugin_option, add_set_option, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +37,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     checkpoint = find_model(arguments.checkpoint)
     model = load_model(checkpoint)
     data, defaults = _read_configs(checkpoint, model, arguments)
+    for unread in unread_fields(arguments.set, ("data", "eval")):
+        console.print(
+            f"--set {unread} changes nothing here: evaluate does not read it",
+            highlight=False,
+            markup=False,
+        )
     split = arguments.split or data.eval_split
     evaluators = _make_evaluators(defaults.evaluators, arguments.evaluator)
     records = resolved(data.reader, "reader")(split)
@@ -49,9 +55,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         batch_size=data.eval_batch_size,
         num_workers=data.num_workers,
         bad_images=data.bad_images,
+        max_pixels=data.max_pixels,
+        match=arguments.match,
     )
     console.print(f"{checkpoint}: {data.reader.name}, split {split}", highlight=False)
-    for evaluator in evaluators:
+    # The first one's, the main result, last.
+    for evaluator in reversed(evaluators):
         evaluator.show(console)
     for name in skipped:
         console.print(f"skipped, cannot be read: {name}", highlight=False, markup=False)
@@ -107,7 +116,8 @@ def _read_configs(
     if model.preprocessing is not None:
         data = dataclasses.replace(config.data, preprocessing=model.preprocessing)
         config = dataclasses.replace(config, data=data)
-    config = override(config, [f"data.{assignment}" for assignment in arguments.data])
+    changes = [f"data.{assignment}" for assignment in arguments.data]
+    config = override(config, [*arguments.set, *changes])
     return config.data, config.eval
 
 
@@ -135,7 +145,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="PATH=VALUE",
         help="change the config's data, as reader.kwargs.root=/my/coco or eval_batch_size=8",
     )
+    add_set_option(parser)
     add("--threshold", type=float, help="predicted above; default: the config's eval.threshold")
+    text = "how classes of the network find those of the split: position insists where names differ"
+    add("--match", choices=("name", "position"), default="name", help=text)
     add(
         "--evaluator",
         action="append",

@@ -1,8 +1,12 @@
 """Trains a config: `python -m mljax.train --config quickstart --workdir runs/first`.
 
 A second call with the same workdir resumes. Exit codes: 0 done, 1 an error in the config, the data
-or the run (its message says what to do), 143 ended by SIGTERM and, in a run of one process, 130 by
-Ctrl-C, after saving a checkpoint. A second Ctrl-C ends at once.
+or the run (its message says what to do), and after saving a checkpoint 143 ended by SIGTERM, 129 by
+SIGHUP, 130 by Ctrl-C; in runs of several processes 143 for all of them. While nothing needs saving,
+a signal ends the run at once; so does a second Ctrl-C.
+
+A run that is killed goes on from its last sealed checkpoint. Checkpoints are written in the
+background while the training goes on, so it can lose the steps of up to two intervals.
 """
 
 import argparse
@@ -18,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from rich.console import Console
@@ -45,7 +50,7 @@ from mljax.evaluation.weights import (
 from mljax.models.arrays import Arrays, class_arrays, merge_model
 from mljax.models.classifier import Classifier, for_classes
 from mljax.models.inference import make_forward
-from mljax.terminal.command import add_plugin_option, run_command
+from mljax.terminal.command import add_plugin_option, add_set_option, run_command
 from mljax.training.gradients import make_gradients
 from mljax.training.initialize import make_model
 from mljax.training.interruption import Interruption
@@ -53,15 +58,16 @@ from mljax.training.loop import Loop
 from mljax.training.metric_log import MetricLog
 from mljax.training.objective import make_terms
 from mljax.training.optimizer import check_groups, make_optimizer
-from mljax.training.parts import Parts, check_batch_sizes, check_same_classes, resolve_parts
+from mljax.training.parts import Parts, check_batch_sizes, in_training_order, resolve_parts
 from mljax.training.progress import Best, Progress
-from mljax.training.run_checkpoints import RunCheckpoints, save_only
+from mljax.training.run_checkpoints import RunCheckpoints, save_only, try_saving
 from mljax.training.schedules import Schedule, hyperparameters
 from mljax.training.state import TrainState, make_state
 from mljax.training.step import check_finite, jit_step, make_train_step
 from mljax.training.stopping import restore_rules, update_rules
 from mljax.training.summary import closing_lines, describe, print_table
 from mljax.training.trackers import draw_trackers, save_trackers
+from mljax.training.workdir import clear, hold, keep_log, left_as_it_was
 
 # ---- from the config to everything that the loop needs
 
@@ -112,6 +118,14 @@ class _Training:
         rules = {name: value for name, value in self.schedule.items() if hasattr(value, "update")}
         return rules if self.parts.stop is None else {**rules, "stop": self.parts.stop}
 
+    def compile_forward(self, state: TrainState) -> None:
+        """Compiles what evaluates, before the first step: there is nothing to save meanwhile."""
+        rows = self.config.data.eval_batch_size // jax.process_count()
+        height, width = np.broadcast_to(self.config.data.preprocessing.image_size, 2).tolist()
+        images = np.zeros((rows, height, width, 3), np.float32)
+        of_classes = class_arrays(self.evaluated)
+        self.forward(state.params, state.statistics | of_classes, images)
+
 
 def _prepare(config: Config) -> _Training:
     """Returns the training of a config, on all devices of all processes.
@@ -126,7 +140,7 @@ def _prepare(config: Config) -> _Training:
     train, evaluation = (
         parts.reader(split) for split in (config.data.train_split, config.data.eval_split)
     )
-    check_same_classes(train, evaluation)
+    evaluation = in_training_order(train, evaluation)
     model, initialized = make_model(
         config.model.backbone,
         config.model.head,
@@ -171,6 +185,7 @@ def _prepare(config: Config) -> _Training:
         "preprocessing": config.data.preprocessing,
         "num_workers": config.data.num_workers,
         "bad_images": config.data.bad_images,
+        "max_pixels": config.data.max_pixels,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
     }
@@ -216,18 +231,33 @@ def _prepare(config: Config) -> _Training:
 # ---- the run
 
 
-def fit(config: Config, workdir: str | Path, *, console: Console | None = None) -> dict[str, Any]:
+def fit(
+    config: Config,
+    workdir: str | Path,
+    *,
+    console: Console | None = None,
+    restart: bool = False,
+) -> dict[str, Any]:
     """Trains `config` in `workdir`, or goes on with the run that is there, to its end.
+
+    Args:
+      config: of the run.
+      workdir: for all output; only one run at a time can use it.
+      console: for people.
+      restart: begin at step 0; what is there is moved to `before-restart` in the workdir.
 
     Returns:
       The figures of the last evaluation of the better of plain and averaged weights, such as
       `mAP` in percent.
 
     Raises:
-      ValueError: for a config, data or devices that do not fit together.
+      ValueError: for a config, data or devices that do not fit together, for a workdir that
+        another run holds, or one with checkpoints of which none can be used.
       NonFiniteError: see `train.non_finite`.
-      SystemExit: when a checkpoint is saved, with code 143 after SIGTERM or, in a run of one
-        process, 130 after Ctrl-C.
+      OSError: for what cannot be read or written; the steps since the last checkpoint are saved
+        first, where that can be done.
+      SystemExit: when a checkpoint is saved, with code 143 after SIGTERM, 129 after SIGHUP, 130
+        after Ctrl-C.
     """
     console = console or Console(quiet=jax.process_index() != 0)
     workdir = Path(workdir)
@@ -235,12 +265,17 @@ def fit(config: Config, workdir: str | Path, *, console: Console | None = None) 
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"workdir {workdir}: is a file, expected a folder or a new name")
     training = _prepare(config)
-    checkpoints = RunCheckpoints(
-        workdir / "checkpoints", training.model, config, keep=config.train.keep_checkpoints
-    )
     with contextlib.ExitStack() as stack:
         # Entered first, so that a signal is heard until the last checkpoint is sealed.
         interruption = stack.enter_context(Interruption())
+        stack.enter_context(hold(workdir))
+        if restart and (aside := clear(workdir)):
+            console.print(f"the run before is in {aside}", highlight=False, markup=False)
+        folder = workdir / "checkpoints"
+        try_saving(folder, training.model, config)
+        checkpoints = RunCheckpoints(
+            folder, training.model, config, keep=config.train.keep_checkpoints
+        )
         stack.callback(checkpoints.close)
         state, progress = training.state, Progress()
         if restored := checkpoints.restore(training.state):
@@ -253,7 +288,10 @@ def fit(config: Config, workdir: str | Path, *, console: Console | None = None) 
         start = int(state.step)
         log = None
         if jax.process_index() == 0:
-            write_config(workdir / "config.json", config, resumed=start > 0)
+            if checkpoints.set_aside:
+                keep_log(workdir)
+            if line := write_config(workdir / "config.json", config, resumed=start > 0):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
             log = MetricLog(workdir, resumed_step=start)
             stack.callback(log.close)
         resumed = {"resumed": f"after step {start}"} if start else {}
@@ -271,14 +309,18 @@ def fit(config: Config, workdir: str | Path, *, console: Console | None = None) 
             steps_per_epoch=training.steps_per_epoch,
             total_steps=training.total_steps,
             num_records=len(training.train),
+            name_of=training.train.name,
             evaluate=keeper.evaluate_and_keep,
             evaluate_every_steps=config.eval.every_epochs * training.steps_per_epoch,
             at_epoch=keeper.save_trackers,
             checkpoints=checkpoints,
             log=log,
             batch_size=config.data.batch_size,
+            program=f"step of {training.description['network']}, {training.description['input']}",
             console=console,
         )
+        if start < training.total_steps:
+            training.compile_forward(state)
         loop.go(training.train_batches, interruption)
         return keeper.finish(loop.state, loop.progress, interruption)
 
@@ -347,14 +389,14 @@ class _Keeper:
             # The run was complete: its log has this evaluation already.
             self.found = self.evaluate(state, interruption)
         better, _ = better_weights(self.found, training.config.eval.best_by)
-        for evaluator in self.found[better].evaluators:
+        # The first one's, the main result, last: nearest to the line that follows.
+        for evaluator in reversed(self.found[better].evaluators):
             evaluator.show(self.console)
         lines = closing_lines(
             progress,
             best_by=training.config.eval.best_by,
             folder=self.workdir / "best",
             skipped_steps=int(state.skipped),
-            name_of=training.train.name,
         )
         for line in lines:
             self.console.print(line, highlight=False, markup=False)
@@ -380,9 +422,18 @@ class _Keeper:
         save_only(self.workdir / "best" / str(best.step), model, config=config, card=card)
 
 
-def dry_run(config: Config, console: Console) -> None:
-    """Builds everything, runs two steps and one evaluation batch, prints what it found."""
+def dry_run(config: Config, console: Console, *, workdir: Path | None = None) -> None:
+    """Builds everything, runs two steps and one evaluation batch, prints what it found.
+
+    Args:
+      config: of a run.
+      console: for people.
+      workdir: whether a checkpoint can be written there is tried too; nothing is left behind.
+    """
     training = _prepare(config)
+    if workdir is not None:
+        with left_as_it_was(workdir / "checkpoints"):
+            try_saving(workdir / "checkpoints", training.model, config)
     print_table(training.description, console)
     key, rates = jax.random.key(config.seed), hyperparameters(training.schedule, 0)
     with training.train_batches(start_step=0) as batches:
@@ -412,7 +463,9 @@ def dry_run(config: Config, console: Console) -> None:
     }
     print_table(rows, console)
     check_finite(metrics, 1, config.train.non_finite)
-    console.print("dry run: all parts fit; nothing was written")
+    tried = f", a checkpoint can be saved in {workdir}" if workdir is not None else ""
+    line = f"dry run: all parts fit{tried}; nothing was written"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 # ---- the command
@@ -437,11 +490,11 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.seed is not None:
         config = replace(config, seed=arguments.seed)
     if arguments.dry_run:
-        dry_run(config, console)
+        dry_run(config, console, workdir=arguments.workdir)
     elif arguments.workdir is None:
         raise ValueError("--workdir is needed to train; --dry-run does without")
     else:
-        fit(config, arguments.workdir, console=console)
+        fit(config, arguments.workdir, console=console, restart=arguments.restart)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -451,9 +504,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--config", metavar="NAME[:ARGUMENT=VALUE,...]", help=text)
     add("--list-configs", action="store_true", help="print the configs that ship")
     add("--workdir", type=Path, metavar="DIR", help="for all output; a run there is resumed")
-    add("--set", action="append", default=[], metavar="PATH=VALUE", help="override a field")
+    add_set_option(parser)
     add("--seed", type=int, help="of initialization, order and augmentation")
-    add("--dry-run", action="store_true", help="two steps and one evaluation batch; writes nothing")
+    add(
+        "--restart",
+        action="store_true",
+        help="begin at step 0; the run in DIR is moved to DIR/before-restart",
+    )
+    text = "two steps, one evaluation batch, an empty checkpoint in DIR; leaves nothing behind"
+    add("--dry-run", action="store_true", help=text)
     add_plugin_option(parser)
     group = parser.add_argument_group("several processes")
     group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")

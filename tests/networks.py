@@ -64,9 +64,9 @@ class PixelBackbone(nnx.Module):
         return jax.nn.relu(images @ self.kernel[...])
 
 
-def pixel_model(num_classes=3):
+def pixel_model(num_classes=3, backbone=None):
     """Returns a network of two layers, whose training is compiled in no time."""
-    backbone = PixelBackbone()
+    backbone = PixelBackbone() if backbone is None else backbone
     head = Linear(backbone.num_features, num_classes, rngs=nnx.Rngs(1))
     spec = ModelSpec(backbone=part("pixel"), head=part("linear"), num_classes=num_classes)
     return Classifier(backbone, head, spec)

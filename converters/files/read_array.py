@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.files.safe_load import read_file
+from converters.files.safe_load import check_kind, read_file
 from mljax.data.files.npy import read_npy
 
 
@@ -16,6 +16,7 @@ def read_array(path: Path) -> np.ndarray:
       FileNotFoundError: if there is no such file.
       ImportError: if torch is not installed, for a torch file.
     """
+    check_kind(path)
     if path.suffix == ".npy":
         return read_npy(path, "one array")
     _, content = read_file(path)

@@ -3,9 +3,10 @@
 import argparse
 import pathlib
 import pickle
+import stat
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,27 @@ _OTHER_FORMATS = (
     (b"\x1f\x8b", "gzip-compressed: unpack it first"),
     (b"\x93numpy", "a numpy file: give a dict of arrays instead"),
 )
+_KINDS = (
+    (stat.S_ISDIR, "a folder; give the torch file itself"),
+    (stat.S_ISFIFO, "a pipe, which is read only once; write its content to a file"),
+    (stat.S_ISCHR, "a device, not a file"),
+    (stat.S_ISBLK, "a device, not a file"),
+    (stat.S_ISSOCK, "a socket, not a file"),
+)
+# Published checkpoints have about five levels, options of training scripts a few more.
+_MAX_LEVELS = 100
 
 
 def read_file(path: Path) -> tuple[str, Any]:
     """Returns a description of a torch file's format, and its content.
 
     Raises:
-      ValueError: for a file that is empty, cut off, damaged, no checkpoint, or that asks to run
-        code.
+      ValueError: for a file that is empty, cut off, damaged, no checkpoint, that asks to run
+        code, or whose containers contain themselves; for a pipe or a device.
       FileNotFoundError: if there is no such file.
       ImportError: if torch is not installed.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder; give the torch file itself")
+    check_kind(path)
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
@@ -50,6 +57,65 @@ def read_file(path: Path) -> tuple[str, Any]:
     if head[8:9] == b"{":
         return "safetensors file", _read_safetensors(path)
     raise ValueError(f"{path}: is no torch checkpoint but {_describe_format(head)}")
+
+
+def check_kind(path: Path) -> None:
+    """Refuses what is no regular file before it is opened: reading a pipe could wait for ever.
+
+    Raises:
+      ValueError: for a folder, pipe, socket or device.
+      FileNotFoundError: if there is nothing.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = next((text for is_kind, text in _KINDS if is_kind(mode)), "no regular file")
+        raise ValueError(f"{path}: is {kind}")
+
+
+def check_nesting(content: object, name: str) -> None:
+    """Refuses containers that contain themselves, which no search comes to an end in.
+
+    Args:
+      content: of a torch file, or what a caller gave.
+      name: of the source, for the message.
+
+    Raises:
+      ValueError: for such a container, or for more than 100 levels.
+    """
+    path: list[tuple[object, Iterator[object]]] = [(content, _inner(content))]
+    above, done = {id(content)}, set[int]()
+    while path:
+        container, rest = path[-1]
+        inner = next(rest, None)
+        if inner is None:
+            path.pop()
+            above.remove(id(container))
+            done.add(id(container))
+        elif id(inner) in above:
+            raise ValueError(
+                f"{name}: refused, because it holds a {type(inner).__name__} that contains itself, "
+                "as no checkpoint needs; save the weights alone"
+            )
+        elif id(inner) not in done:
+            if len(path) == _MAX_LEVELS:
+                raise ValueError(
+                    f"{name}: refused, because its containers are nested in more than "
+                    f"{_MAX_LEVELS} levels; save the weights alone"
+                )
+            path.append((inner, _inner(inner)))
+            above.add(id(inner))
+
+
+def _inner(container: object) -> Iterator[object]:
+    """Yields the containers among the values, and the keys, of a container."""
+    values: list[object] = []
+    if isinstance(container, Mapping):
+        values = [*container, *container.values()]
+    elif isinstance(container, (list, tuple, set, frozenset)):
+        values = list(container)
+    yield from (v for v in values if isinstance(v, (Mapping, list, tuple, set, frozenset)))
 
 
 def _describe_format(head: bytes) -> str:

@@ -17,8 +17,13 @@ def to_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
 
 def linear_logits(weights: Mapping[str, Tensor], features: Tensor, source: str) -> Tensor:
-    """Returns the logits `[b, k]` of a linear or bottleneck head under the names `source`."""
+    """Returns the logits `[b, k]` of a linear or bottleneck head under the names `source`.
+
+    Without such a head in the weights, it is the mean of the features over space `[b, c]`.
+    """
     pooled = features.mean((2, 3))
+    if not any(name.startswith(f"{source}.") for name in weights):
+        return pooled
     if f"{source}.FC.weight" in weights:
         embedded = _linear(weights, f"{source}.embedding_generator.0", pooled)
         return _linear(weights, f"{source}.FC", embedded)

@@ -32,8 +32,8 @@ _CLASSIFIER = "the encoder's own classifier, which KMCL never trains nor uses; e
 
 
 def matches(tensors: Tensors) -> bool:
-    """Returns whether a TResNet's body stands under `encoder.`."""
-    return has(tensors, f"{ENCODER}body.layer1.0.conv1.")
+    """Returns whether a TResNet's body stands under `encoder.`, beside layers of the head."""
+    return has(tensors, f"{ENCODER}body.layer1.0.conv1.") and has(tensors, "kmm.", "downsampler.")
 
 
 def detect(

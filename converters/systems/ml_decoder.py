@@ -186,7 +186,10 @@ SYSTEM = System(
         "the release's wordvec_array.pth",
     },
     pairs=((TResNet, MLDecoder), (ResNet, MLDecoder)),
-    namings=("original", "timm", "supcon"),
+    namings=(
+        *("original", "timm", "supcon"),
+        *("original/timm", "timm/original", "supcon/original", "supcon/timm"),
+    ),
     table=table,
     logits=logits,
 )

@@ -1,4 +1,4 @@
-"""ResNet with a linear head, by the names of torchvision, which timm shares.
+"""ResNet with a linear head or none, by the names of torchvision, which timm shares.
 
 torchvision `models/resnet.py`.
 """
@@ -6,11 +6,12 @@ torchvision `models/resnet.py`.
 from converters.rows import conv_norm
 from converters.systems.shapes import count_blocks, count_outputs, has, without
 from converters.systems.system import Detection, System, Tensor, Tensors
-from converters.systems.tresnet import linear_table
+from converters.systems.tresnet import NO_CLASSIFIER, linear_table
 from converters.table import Table, join
 from mljax.backbones.resnet import ResNet
 from mljax.config import Part, Preprocessing
 from mljax.heads.linear import Linear
+from mljax.heads.pooled import Pooled
 from mljax.models.classifier import Classifier
 
 # (blocks a stage, Bottleneck, stem width).
@@ -35,6 +36,8 @@ def matches(tensors: Tensors) -> bool:
 
 def detect(tensors: Tensors, name: str) -> Detection:
     """Tells the variant and its stem."""
+    if not has(tensors, "fc."):
+        return detect_with_head(tensors, name, Part(name="pooled"), 0, NO_CLASSIFIER)
     num_classes = count_outputs(tensors, "fc", name)
     return detect_with_head(tensors, name, Part(name="linear"), num_classes, "linear head")
 
@@ -86,7 +89,7 @@ def detect_with_head(
         preprocessing=Preprocessing(image_size=size, mean=mean, std=std),
         description=(
             f"{text} with {stem_text} stem ({names_text} names), {head_text}, "
-            f"{num_classes or 'any'} classes"
+            f"{num_classes or 'no'} classes"
         ),
         assumption=f"{size} pixels, mean and std of {dataset}, unless given",
     )
@@ -135,7 +138,7 @@ SYSTEM = System(
     networks="ResNet with a linear head of torchvision or timm",
     matches=matches,
     detect=detect,
-    pairs=((ResNet, Linear),),
+    pairs=((ResNet, Linear), (ResNet, Pooled)),
     namings=("original", "timm"),
     table=table,
     logits=logits,

@@ -59,8 +59,9 @@ class System:
       namings: the names that it writes; `to_torch` takes one of them.
       table: `table(model, naming) -> Table`; the model may be abstract.
       logits: `logits(weights, images, model) -> Tensor` `[b, k]`, the network in plain torch on
-        images `[b, 3, h, w]`, written apart from mljax. Of the model it reads only what the weights
-        do not tell. None where there is no such reference, or for a network that it lacks.
+        images `[b, 3, h, w]`, written apart from mljax; in the precision of its arguments. Of a
+        head without logits it is the first output. Of the model it reads only what the weights do
+        not tell. None where there is no such reference, or for a network that it lacks.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""TResNet with a linear or bottleneck head, by the names of Alibaba-MIIL and of timm.
+"""TResNet with a linear or bottleneck head or none, by the names of Alibaba-MIIL and of timm.
 
 Original: Alibaba-MIIL/TResNet, ASL, PartialLabelingCSL and ImageNet21K share one set of names and
 hold the raw weight of in-place activated batch norm, whose gain is |weight| + 1e-5. timm
@@ -16,6 +16,7 @@ from converters.table import Arrays, Row, Table, Transform, copy, join, pointwis
 from mljax.backbones.tresnet import TResNet
 from mljax.config import Part, Preprocessing
 from mljax.heads.linear import Linear
+from mljax.heads.pooled import Pooled
 from mljax.models.classifier import Classifier
 
 NAMINGS = ("original", "timm")
@@ -39,6 +40,8 @@ _L_V2_SLOPES = (
     "leaky slopes 1e-2 in the stem and 1e-3 in the blocks unless given, as in ImageNet21K and "
     "ML_Decoder; the Stanford-Cars network of Alibaba-MIIL/TResNet has 1e-6 for both"
 )
+# What a network without classifier is, for people.
+NO_CLASSIFIER = "no classifier in the file: a backbone for model.init_from"
 _EPS = np.float32(1e-5)
 _BLUR = "the constant filter of the blur-pool"
 
@@ -57,6 +60,8 @@ def detect(
 ) -> Detection:
     """Tells the variant, and a linear head from one with an embedding before the classifier."""
     slopes = {"stem_slope": stem_slope, "block_slope": block_slope}
+    if not has(tensors, "head."):
+        return detect_with_head(tensors, name, slopes, Part(name="pooled"), 0, NO_CLASSIFIER)
     if not has(tensors, "head.fc.FC."):
         num_classes = count_outputs(tensors, "head.fc", name)
         return detect_with_head(
@@ -86,7 +91,7 @@ def detect_with_head(
         num_classes=num_classes,
         naming=naming,
         preprocessing=Preprocessing(image_size=224),
-        description=f"{variant} ({names_text}), {head_text}, {num_classes or 'any'} classes",
+        description=f"{variant} ({names_text}), {head_text}, {num_classes or 'no'} classes",
         assumption="224 pixels unless given or in the file's name"
         + (f"; {_L_V2_SLOPES}" if backbone.name == "tresnet_l_v2" else ""),
     )
@@ -174,8 +179,13 @@ def tresnet_table(
     return join(*tables)
 
 
-def linear_table(head: Linear, source: str, *, target: str = "head") -> Table:
-    """Returns the table of the linear head, with or without the embedding before the classifier."""
+def linear_table(head: Linear | Pooled, source: str, *, target: str = "head") -> Table:
+    """Returns the table of the linear head, with or without the embedding before the classifier.
+
+    A head without classifier has no rows.
+    """
+    if isinstance(head, Pooled):
+        return Table(())
     if head.embedding is None:
         return affine(source, f"{target}.linear")
     return join(
@@ -257,7 +267,7 @@ SYSTEM = System(
     matches=matches,
     detect=detect,
     arguments=SLOPES,
-    pairs=((TResNet, Linear),),
+    pairs=((TResNet, Linear), (TResNet, Pooled)),
     namings=NAMINGS,
     table=table,
     logits=logits,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mljax.config.schema import Config
+from mljax.terminal.grammar import counted
 
 if TYPE_CHECKING:
     from mljax.checkpoints.checkpoint import Description
@@ -43,7 +44,7 @@ def training_card(
             f"# {config.model.backbone.name}, {config.model.head.name} head",
             "",
             f"- {figure} on {config.data.reader.name}, split {config.data.eval_split} "
-            f"({images} images)",
+            f"({counted(images, 'image')})",
             f"- {weights}",
             f"- classes: {', '.join(class_names)}",
             f"- preprocessing: {config.data.preprocessing}",

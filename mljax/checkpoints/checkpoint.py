@@ -11,7 +11,8 @@ Two kinds of folder, alike inside:
       README.md     the model card
       manifest.json the SHA-256 of every other file and of its own list, written last
 
-A folder without a manifest is an interrupted save. One whose files differ from it is damaged.
+A folder without a manifest is no finished checkpoint. One whose files differ from it is damaged;
+files that it does not list are ignored.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from mljax.checkpoints.card import make_card
+from mljax.checkpoints.full_disk import full_disk_as_one_error
 from mljax.checkpoints.manifest import (
     INCOMPLETE,
     MANIFEST,
@@ -36,6 +38,7 @@ from mljax.checkpoints.manifest import (
 from mljax.config.load import from_json, to_json
 from mljax.config.part import use_plugins
 from mljax.config.schema import Config, Preprocessing
+from mljax.config.text_files import write_text
 from mljax.devices.processes import wait_for_all
 from mljax.models.arrays import merge_model, split_model
 from mljax.models.classifier import Classifier, ModelSpec, abstract_model
@@ -44,7 +47,12 @@ FORMAT = 1
 
 
 def save_model(
-    path: str | Path, model: Classifier, *, config: Config | None = None, card: str = ""
+    path: str | Path,
+    model: Classifier,
+    *,
+    config: Config | None = None,
+    card: str = "",
+    step: int | None = None,
 ) -> Path:
     """Writes a network as a checkpoint folder; the folder appears complete or not at all.
 
@@ -53,6 +61,7 @@ def save_model(
       model: the network, with its `class_names` and `preprocessing`.
       config: what it was trained by.
       card: Markdown for people; a short one is made if empty.
+      step: of a run, which the folder is named by.
 
     Raises:
       FileExistsError: if `path` exists.
@@ -71,10 +80,11 @@ def save_model(
         _, params, statistics = split_model(model)
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             arrays = {"params": params, "stats": statistics}
-            checkpointer.save(temporary / "model", args=ocp.args.StandardSave(arrays))
+            with full_disk_as_one_error(path):
+                checkpointer.save(temporary / "model", args=ocp.args.StandardSave(arrays))
         if jax.process_index() == 0:
             write_description(temporary, model, config, card)
-            seal(temporary)
+            seal(temporary, step=step)
             temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -109,6 +119,7 @@ def load_model(path: str | Path, *, plugins: Sequence[str] = ()) -> Classifier:
     model = merge_model(graph, arrays["params"], arrays["stats"])
     model.class_names = description.class_names
     model.preprocessing = description.preprocessing
+    model.naming = description.naming
     return model
 
 
@@ -119,12 +130,13 @@ def _on_one_device(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Description:
-    """The content of `model.json`."""
+    """The content of `model.json`; see `Classifier` for what it says."""
 
     format: int = FORMAT
     spec: ModelSpec
     class_names: tuple[str, ...] | None
     preprocessing: Preprocessing | None
+    naming: str | None = None
     versions: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -133,11 +145,12 @@ def read_description(path: str | Path) -> Description:
 
     Raises:
       DamagedCheckpointError: if `model.json` is not one that this version reads.
+      OSError: if it is there but cannot be read.
     """
     file = Path(path) / "model.json"
     try:
-        description = from_json(Description, file.read_text(), str(file))
-    except (OSError, ValueError) as error:
+        description = from_json(Description, file.read_text("utf-8"), str(file))
+    except (FileNotFoundError, ValueError) as error:
         raise DamagedCheckpointError(f"{file} cannot be read: {error}") from error
     if description.format != FORMAT:
         raise DamagedCheckpointError(
@@ -196,12 +209,13 @@ def write_description(
         spec=model.spec,
         class_names=model.class_names,
         preprocessing=model.preprocessing,
+        naming=model.naming,
         versions={name: _version(name) for name in ("mljax", "jax", "flax")},
     )
-    (folder / "model.json").write_text(to_json(description) + "\n", "utf-8")
+    write_text(folder / "model.json", to_json(description) + "\n")
     if config is not None:
-        (folder / "config.json").write_text(to_json(config) + "\n", "utf-8")
-    (folder / "README.md").write_text(card or make_card(description), "utf-8")
+        write_text(folder / "config.json", to_json(config) + "\n")
+    write_text(folder / "README.md", card or make_card(description))
 
 
 def _version(package: str) -> str:

@@ -7,16 +7,17 @@ import runpy
 import traceback
 import types
 import typing
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from mljax.config.part import Part
 from mljax.config.schema import Config
 from mljax.config.shipped import find_shipped
 from mljax.config.signatures import bind, suggest
+from mljax.config.text_files import write_text
 
 T = TypeVar("T")
 
@@ -90,7 +91,8 @@ def _located(error: Exception, path: Path) -> ValueError:
 def override(config: Config, assignments: Sequence[str]) -> Config:
     """Returns `config` with each `path=value` applied, in order.
 
-    Values are Python literals; what is none is taken as text.
+    Values are Python literals; what is none is taken as text. A text in place of a part is the name
+    of one without arguments: `data.reader=voc`.
 
     Raises:
       ValueError: for an unknown path (with close matches), or a value of the wrong type.
@@ -101,8 +103,13 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
             raise ValueError(f"expected path=value, got {assignment!r}")
         tree = _builtins(config)
         _assign(tree, path.split("."), parse_value(text), path)
-        config = _convert(tree, Config, path)
+        config = _convert(_with_parts(tree, Config), Config, path)
     return config
+
+
+def unread_fields(assignments: Sequence[str], read: Sequence[str]) -> list[str]:
+    """Returns those `path=value` whose path does not begin with a name in `read`."""
+    return [a for a in assignments if a.partition("=")[0].partition(".")[0] not in read]
 
 
 def _assign(tree: Any, keys: list[str], value: Any, path: str) -> None:  # noqa: ANN401
@@ -121,11 +128,32 @@ def _assign(tree: Any, keys: list[str], value: Any, path: str) -> None:  # noqa:
         else:
             raise ValueError(f"{path}: nothing to set under {tree!r}")
         if last:
-            tree[index] = value
+            before = tree[index] if isinstance(tree, list) else tree.get(index)
+            # In the arguments of a part, what is a part is told by what was there.
+            named = isinstance(value, str) and _is_part(before)
+            tree[index] = {"name": value, "kwargs": {}} if named else value
             return
         # Arguments can be new; the fields of a dataclass are all there.
         free = key == "kwargs" or (free and not _is_part(tree[index]))
         tree = tree[index]
+
+
+def _with_parts(tree: Any, kind: Any) -> Any:  # noqa: ANN401
+    """Returns a tree of dicts and lists in which each text in place of a part is a part's name."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        inner = next(x for x in arguments if x is not type(None))
+        return _with_parts(tree, inner)
+    if origin is tuple and isinstance(tree, (list, tuple)):
+        return [_with_parts(value, arguments[0]) for value in tree]
+    if not dataclasses.is_dataclass(kind):
+        return tree
+    if isinstance(tree, str) and isinstance(kind, type) and issubclass(kind, Part):
+        return {"name": tree}
+    if not isinstance(tree, dict):
+        return tree
+    kinds = typing.get_type_hints(kind)
+    return {name: _with_parts(value, kinds.get(name)) for name, value in tree.items()}
 
 
 def _is_part(tree: Any) -> bool:  # noqa: ANN401
@@ -137,15 +165,26 @@ def to_json(config: Any) -> str:  # noqa: ANN401
     return msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
 
 
-def write_config(file: Path, config: Config, *, resumed: bool) -> None:
-    """Writes a config as JSON; warns if a resumed run had another one."""
+def write_config(file: Path, config: Config, *, resumed: bool) -> str:
+    """Writes a config as JSON.
+
+    Returns:
+      A line for people if a resumed run had another one, or none that is whole; else "".
+    """
     text = to_json(config) + "\n"
-    if resumed and file.is_file() and (changed := changed_fields(file.read_text("utf-8"), text)):
-        warnings.warn(
-            f"the run in {file.parent} goes on with a changed config: {', '.join(changed)}",
-            stacklevel=3,
-        )
-    file.write_text(text, "utf-8")
+    line = ""
+    if resumed and file.is_file():
+        try:
+            changed = changed_fields(file.read_text("utf-8"), text)
+        except ValueError:
+            line = f"{file} was empty or cut: it is written anew"
+        else:
+            if changed:
+                line = (
+                    f"the run in {file.parent} goes on with a changed config: {', '.join(changed)}"
+                )
+    write_text(file, text)
+    return line
 
 
 def changed_fields(old: str, new: str) -> list[str]:

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 from mljax.config.part import Part, part, plain_arguments
 
+# 8192 x 8192; 192 MiB once decoded. A few kilobytes of PNG can claim billions of pixels.
+MAX_PIXELS = 2**26
+
 
 def _check(owner: object, expected: str, holds: Callable[[Any], bool], *names: str) -> None:
     """Checks fields of a dataclass; None is a field that is not given."""
@@ -38,21 +41,37 @@ class Preprocessing:
     """How an image file becomes the array that a network reads; it travels with checkpoints.
 
     Attributes:
-      image_size: side of the square, in pixels, that every image is resized to (aspect not kept).
+      image_size: what every image is resized to, in pixels (aspect not kept): the side of a
+        square, or (height, width).
       mean: subtracted from each RGB channel after scaling to [0, 1].
       std: divides each RGB channel after that.
       resize: the resampling filter.
     """
 
-    image_size: int
+    image_size: int | tuple[int, int]
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     resize: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self) -> None:
-        _check_positive(self, "image_size")
+        sides = self.image_size
+        sides = tuple(sides) if isinstance(sides, (list, tuple)) else (sides, sides)
+        if len(sides) != 2 or not all(isinstance(x, int) and x >= 1 for x in sides):
+            raise ValueError(
+                f"image_size must be positive and finite, got {self.image_size}; expected a side "
+                "in pixels, or (height, width)"
+            )
+        # A square is one number, however it was given.
+        square = sides[0] == sides[1]
+        object.__setattr__(self, "image_size", sides[0] if square else sides)
         _check(self, "positive and finite", lambda std: all(0 < x < math.inf for x in std), "std")
         _check(self, "finite", lambda mean: all(map(math.isfinite, mean)), "mean")
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Height and width of the input, in pixels."""
+        size = self.image_size
+        return size if isinstance(size, tuple) else (size, size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +86,7 @@ class DataConfig:
       eval_batch_size: images per evaluation batch, over all devices and hosts.
       num_workers: processes that decode and augment; 0 uses threads of the main process.
       bad_images: `fail` stops with the file's name; `skip` masks the image and reports the count.
+      max_pixels: width times height of the largest image that is decoded; a larger one is bad.
     """
 
     reader: Part
@@ -78,9 +98,10 @@ class DataConfig:
     eval_batch_size: int = 64
     num_workers: int = 0
     bad_images: Literal["fail", "skip"] = "fail"
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        _check_positive(self, "batch_size", "eval_batch_size")
+        _check_positive(self, "batch_size", "eval_batch_size", "max_pixels")
         _check_not_negative(self, "num_workers")
 
 
@@ -197,10 +218,11 @@ class TrainConfig:
         first.
       trackers: of `mljax.trackers.TRACKERS`: what is kept of each step beside the weights.
       stop: of `mljax.training.stopping.RULES`: ends the run after an evaluation; None does not.
-      checkpoint_every_steps: None saves at the end of each epoch.
+      checkpoint_every_steps: None saves at the end of each epoch. A killed run loses up to
+        two intervals, since checkpoints are written in the background.
       keep_checkpoints: how many of the newest training checkpoints stay on disk.
-      non_finite: `stop` at a non-finite loss, gradient or update, or `skip` the step: parameters,
-        statistics, averages and moments stay, the schedule goes on.
+      non_finite: `stop` at a non-finite loss, gradient, update or statistic, or `skip` the step:
+        parameters, statistics, averages and moments stay, the schedule goes on.
       fsdp: shard parameters and optimizer state over the devices instead of replicating them.
       batch_norm_groups: normalize each of this many slices of the batch by its own statistics,
         as data-parallel runs with one slice per GPU do; 1 uses the whole global batch.

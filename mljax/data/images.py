@@ -1,4 +1,4 @@
-"""One image file: decoded to RGB, squashed to a square, turned into numbers.
+"""One image file: decoded to RGB, resized, turned into numbers.
 
 Files are read as the published systems read them: by Pillow, without applying the EXIF rotation,
 without opening colour profiles. What those systems would stumble over (sixteen bits a channel,
@@ -6,16 +6,14 @@ images too large for memory) has its own rule here.
 """
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
-from mljax.config.schema import Preprocessing
-
-# 8192 x 8192; 192 MiB once decoded. A few kilobytes of PNG can claim billions of pixels.
-MAX_PIXELS = 2**26
+from mljax.config.schema import MAX_PIXELS, Preprocessing
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -27,41 +25,56 @@ def load_image(
     """Decodes an image file to RGB.
 
     Grey, palette, CMYK and other images are converted by Pillow's rules; an alpha channel is
-    dropped; of sixteen-bit grey the high byte is kept.
+    dropped. Of grey with more than eight bits, the high byte of the file's range is kept: of the
+    least of 8, 10, 12, 14, 16, ... bits that hold its largest value. A file that uses all of
+    sixteen bits loses its low byte; any other, such as one of twelve bits, causes a warning.
 
     Args:
       source: path of the file, or its content.
       name: of the image, for messages; empty takes the path.
-      max_pixels: largest width times height that is decoded; read from the header.
+      max_pixels: largest width times height that is decoded; read from the header. Pillow's own
+        limit is raised to it, if that is lower.
 
     Raises:
       ValueError: if the file is missing, empty, truncated, no image, or too large; the message
         begins with its name.
     """
+    name = name or ("image" if isinstance(source, bytes) else str(source))
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             pixels = image.width * image.height
             if pixels > max_pixels:
                 raise ValueError(
                     f"its {image.width} x {image.height} pixels exceed the limit of {max_pixels}; "
-                    "make the file smaller, or raise max_pixels if you trust it"
+                    "make the file smaller, or if you trust it, raise data.max_pixels (of a "
+                    "config; --max-pixels of predict)"
                 )
+            # Decoding leaves no trace of how many bits a channel had.
+            deep = image.mode in ("RGB", "RGBA", "LA") and ";16" in str(image.tile)
             image.load()
-        return _to_rgb(image)
+        rgb = _to_rgb(image, name)
     # Decoders raise whatever their parsing trips over: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise ValueError(
-            f"{name or source!s}: cannot be read as an image ({type(error).__name__}: {error})"
+            f"{name}: cannot be read as an image ({type(error).__name__}: {error})"
         ) from error
+    if deep and (largest := int(np.asarray(rgb).max())) < 64:
+        warnings.warn(
+            f"{name}: of sixteen bits a channel the high bytes are kept, and they are {largest} at "
+            "most: a picture that is nearly black; save it with 8 bits a channel",
+            stacklevel=2,
+        )
+    return rgb
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode in _SIXTEEN_BITS:
         # Pillow's own conversion would clip at 255 and leave a white image.
-        high_byte = np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8
-        return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_high_byte(np.asarray(image), name)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range; save it with 8 bits a channel")
     if image.mode == "P":
@@ -70,9 +83,25 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _high_byte(values: Shaped[np.ndarray, "h w"], name: str) -> UInt8[np.ndarray, "h w"]:
+    """Returns the upper eight bits of the range that the values use; see `load_image`."""
+    lowest, largest = int(values.min()), int(values.max())
+    # Cameras and scanners have an even number of bits.
+    bits = max(8, -(-largest.bit_length() // 2) * 2)
+    notes = []
+    if bits != 16 and largest > 0:
+        notes.append(f"its largest value is {largest}, so it is read as grey of {bits} bits")
+    if lowest < 0:
+        notes.append(f"its values below 0, down to {lowest}, are read as 0")
+    if notes:
+        warnings.warn(f"{name}: {'; '.join(notes)}", stacklevel=4)
+    return (np.maximum(values, 0).astype(np.int64) >> (bits - 8)).astype(np.uint8)
+
+
 def resize_image(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """Squashes an image to the square that the network reads, as torchvision's Resize((s, s))."""
-    size = (preprocessing.image_size, preprocessing.image_size)
+    """Squashes an image to the size that the network reads, as torchvision's Resize((h, w))."""
+    height, width = preprocessing.height_width
+    size = (width, height)
     return image if image.size == size else image.resize(size, _FILTERS[preprocessing.resize])
 
 
@@ -94,6 +123,6 @@ def normalize(
     return out
 
 
-def to_array(image: Image.Image, preprocessing: Preprocessing) -> Float[np.ndarray, "s s 3"]:
+def to_array(image: Image.Image, preprocessing: Preprocessing) -> Float[np.ndarray, "h w 3"]:
     """Returns the array that a network reads: resized, scaled to [0, 1], normalized."""
     return normalize(np.asarray(resize_image(image, preprocessing)), preprocessing)

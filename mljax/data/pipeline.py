@@ -6,9 +6,11 @@ hosts, nor on where the run was resumed.
 """
 
 import contextlib
+import errno
 import functools
 import gc
 import os
+import re
 import signal
 import traceback
 import weakref
@@ -21,9 +23,10 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from mljax.config.schema import Preprocessing
+from mljax.config.schema import MAX_PIXELS, Preprocessing
 from mljax.data.images import load_image, normalize, resize_image
 from mljax.data.records import Records, image_name
+from mljax.data.worker_memory import MEMORY, begin_worker, memory_token
 
 Augmentation = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -54,7 +57,12 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         self._records = records
         self._preprocessing = preprocessing
         self._with_ignored = with_ignored
-        self._reader = _Reader(iter(dataset), num_workers)
+        try:
+            self._reader = _Reader(iter(dataset), num_workers)
+        except OSError as error:
+            if not num_workers:
+                raise
+            raise _of_workers(error, num_workers) from error
         # Unlike `__del__`, this runs before the interpreter takes grain's modules apart.
         self._close = weakref.finalize(self, self._reader.close)
 
@@ -111,7 +119,7 @@ class _Reader:
             # The frames in the traceback hold a batch in shared memory: keep their text alone.
             if not isinstance(error, StopIteration):
                 error.add_note("".join(traceback.format_tb(error.__traceback__)))
-            raise error.with_traceback(None) from None
+            raise _of_workers(error.with_traceback(None), self._num_workers) from None
 
     def close(self) -> None:
         # grain loses sight of a worker that was never asked for a batch: it would outlive us.
@@ -135,6 +143,7 @@ def train_batches(
     start_step: int = 0,
     num_workers: int = 0,
     bad_images: str = "fail",
+    max_pixels: int = MAX_PIXELS,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
@@ -152,6 +161,7 @@ def train_batches(
       start_step: batches to leave out at the start, at no cost.
       num_workers: processes that prepare batches; 0 uses threads of this process.
       bad_images: `fail` raises with the file's name; `skip` makes the row invalid.
+      max_pixels: width times height of the largest image that is decoded; a larger one is bad.
       process_index: which host this is, from 0.
       process_count: how many hosts there are; host p gets the p-th of the equal, contiguous
         slices of each batch.
@@ -168,7 +178,7 @@ def train_batches(
     if start_step < 0:
         raise ValueError(f"start_step: got {start_step}, expected 0 or more")
     order_seed, augment_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
-    load = _Load(records.images, preprocessing, tuple(augment), bad_images)
+    load = _Load(records.images, preprocessing, tuple(augment), bad_images, max_pixels)
     examples = (
         grain.MapDataset.range(len(records))
         .shuffle(seed=order_seed)
@@ -176,7 +186,7 @@ def train_batches(
         .random_map(load, seed=augment_seed)
     )
     rows = _HostRows(examples, batch_size, process_index, process_count)
-    collate = functools.partial(_collate, size=preprocessing.image_size)
+    collate = functools.partial(_collate, size=preprocessing.height_width)
     batches = rows.batch(batch_size // process_count, batch_fn=collate)
     iterable = _prefetch(batches[start_step:], num_workers)
     return Batches(iterable, records, preprocessing, num_workers=num_workers, with_ignored=False)
@@ -189,6 +199,7 @@ def eval_batches(
     batch_size: int,
     num_workers: int = 0,
     bad_images: str = "fail",
+    max_pixels: int = MAX_PIXELS,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
@@ -203,10 +214,10 @@ def eval_batches(
     """
     _check(batch_size, num_workers, bad_images, process_index, process_count)
     num_batches = -(-len(records) // batch_size)
-    load = _Load(records.images, preprocessing, (), bad_images)
+    load = _Load(records.images, preprocessing, (), bad_images, max_pixels)
     examples = grain.MapDataset.range(num_batches * batch_size).map(load)
     rows = _HostRows(examples, batch_size, process_index, process_count)
-    collate = functools.partial(_collate, size=preprocessing.image_size)
+    collate = functools.partial(_collate, size=preprocessing.height_width)
     iterable = _prefetch(rows.batch(batch_size // process_count, batch_fn=collate), num_workers)
     return Batches(iterable, records, preprocessing, num_workers=num_workers, with_ignored=True)
 
@@ -234,16 +245,34 @@ def _prefetch(batches: grain.MapDataset, num_workers: int) -> grain.IterDataset:
             flags.FLAGS.mark_as_parsed()
         serial = batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         workers = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
-        return serial.mp_prefetch(workers, worker_init_fn=_ignore_interrupts)
+        begin = functools.partial(begin_worker, parent=os.getpid(), token=memory_token())
+        return serial.mp_prefetch(workers, worker_init_fn=begin)
     # Pillow and numpy release the interpreter lock. Whole batches wait in memory: few threads.
     threads = min(4, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     return batches.to_iter_dataset(options)
 
 
-def _ignore_interrupts(_index: int, _count: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; the main one says when its workers end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _of_workers(error: Exception, num_workers: int) -> Exception:
+    """Returns an error of data workers as one that says what happened to them."""
+    killed = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
+    code = int(killed[1]) if killed else 0
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if full or code == -signal.SIGBUS:
+        # Writing to a file in a full memory file system ends a process by this signal.
+        return OSError(
+            errno.ENOSPC,
+            f"no room for the batches of the data workers: lower data.num_workers ({num_workers}), "
+            "or give it more, as by docker run --shm-size=8g",
+            str(MEMORY),
+        )
+    if not killed:
+        return error
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    return ChildProcessError(
+        f"a data worker ended {how} (data.num_workers={num_workers}). SIGKILL often means that "
+        "memory ran out: lower data.num_workers or data.batch_size"
+    )
 
 
 class _HostRows(grain.MapDataset[_Example]):
@@ -282,6 +311,7 @@ class _Load:
     preprocessing: Preprocessing
     augment: tuple[Augmentation, ...]
     bad_images: str
+    max_pixels: int
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> _Example:
         if index >= len(self.images):
@@ -291,7 +321,8 @@ class _Load:
             if isinstance(source, np.ndarray):
                 image = Image.fromarray(source)
             else:
-                image = load_image(source, name=image_name(source, index))
+                name = image_name(source, index)
+                image = load_image(source, name=name, max_pixels=self.max_pixels)
         except ValueError:
             if self.bad_images == "skip":
                 return index, None
@@ -304,12 +335,12 @@ class _Load:
 
 
 def _collate(
-    examples: Sequence[_Example], *, size: int
+    examples: Sequence[_Example], *, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns record numbers `[b]`, validity `[b]` and pixels uint8 `[b, h, w, 3]`."""
     index = np.array([index for index, _ in examples], np.int32)
     valid = np.array([pixels is not None for _, pixels in examples])
-    stacked = np.zeros((len(examples), size, size, 3), np.uint8)
+    stacked = np.zeros((len(examples), *size, 3), np.uint8)
     for row, (_, pixels) in enumerate(examples):
         if pixels is not None:
             stacked[row] = pixels

@@ -1,11 +1,14 @@
 """What every reader returns: the images of one split and their labels."""
 
-from collections import Counter
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from mljax.data.files.names import check_class_names, check_file_name
+from mljax.data.sparse_labels import SparseLabels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class Records:
         `[n, h, w, 3]`.
       labels: `[n, k]` int8, or anything whose rows can be indexed alike, such as
         `mljax.data.sparse_labels.SparseLabels`; 1 present, 0 absent, -1 unannotated.
-      class_names: the k names, in label order.
+      class_names: the k names, in label order, as `mljax.data.files.names` keeps them.
       ignored: optional `[n, k]` bool; entries that the metrics leave out (VOC's *difficult*).
       class_vectors: optional `[k, w]` float32, such as of the words of the names, for heads that
         score classes without training images. Splits with class vectors may have different classes.
@@ -61,10 +64,10 @@ class Records:
         width = len(self.labels[0])
         if width != len(self.class_names):
             raise ValueError(f"labels have {width} columns for {len(self.class_names)} class names")
-        counted = Counter(self.class_names)
-        repeated = sorted(name for name, count in counted.items() if count > 1)
-        if repeated:
-            raise ValueError(f"class names occur twice: {', '.join(repeated)}")
+        object.__setattr__(self, "class_names", check_class_names(self.class_names))
+        if isinstance(self.images, list | tuple) and not isinstance(self.images[0], bytes):
+            for number, name in enumerate(self.images):
+                check_file_name(name, f"image {number}")
         shape = (len(self), width)
         if self.ignored is not None and self.ignored.shape != shape:
             raise ValueError(f"ignored: got shape {self.ignored.shape}, expected {shape}")
@@ -80,6 +83,39 @@ class Records:
         """What is known of the classes."""
         return Classes(names=self.class_names, vectors=self.class_vectors, labels=self.labels)
 
+    def in_class_order(self, names: Sequence[str], of: str) -> "Records":
+        """Returns the records with the columns of their labels in another order.
+
+        Args:
+          names: all classes, in the order wanted.
+          of: what has the classes in this order, for the error.
+
+        Raises:
+          ValueError: if these are not the classes of the records; it names what differs.
+        """
+        names = tuple(names)
+        if names == self.class_names:
+            return self
+        missing = [name for name in names if name not in set(self.class_names)]
+        unknown = [name for name in self.class_names if name not in set(names)]
+        if missing or unknown:
+            raise ValueError(
+                f"different classes: {of} alone has {_some(missing)}; the split that is read alone "
+                f"has {_some(unknown)}"
+            )
+        column_of = {name: column for column, name in enumerate(self.class_names)}
+        columns = np.array([column_of[name] for name in names])
+        labels = self.labels
+        if isinstance(labels, SparseLabels):
+            labels = labels.with_columns(columns)
+        else:
+            labels = np.stack([np.asarray(row)[columns] for row in labels])
+        ignored = None if self.ignored is None else self.ignored[:, columns]
+        vectors = None if self.class_vectors is None else self.class_vectors[columns]
+        return dataclasses.replace(
+            self, labels=labels, ignored=ignored, class_names=names, class_vectors=vectors
+        )
+
     def name(self, index: int) -> str:
         """Returns what identifies image `index` to a person: its path, or its number."""
         return image_name(self.images[index], index)
@@ -88,3 +124,8 @@ class Records:
 def image_name(image: str | bytes | np.ndarray, index: int) -> str:
     """Returns the path of an image, or if it has none, its number."""
     return image if isinstance(image, str) else f"image {index}"
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:10]) or "none"
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"

@@ -6,24 +6,26 @@ returns its figures as JSON's dicts, lists and numbers; `show(console)`, which p
 `pictures(folder)`, which writes pictures and returns their paths.
 """
 
+import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float
 from rich.console import Console
-from rich.progress import track
 
-from mljax.config.schema import Preprocessing
+from mljax.config.schema import MAX_PIXELS, Preprocessing
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
-from mljax.data.sparse_labels import SparseLabels
+from mljax.devices.compilation_cache import compiling
 from mljax.models.classifier import Classifier, for_classes
 from mljax.models.inference import make_apply, whole_batch
+from mljax.terminal.grammar import counted
+from mljax.terminal.progress import make_progress
 
 Batch = dict[str, np.ndarray]
 Apply = Callable[[Float[np.ndarray, "b h w 3"]], dict[str, np.ndarray]]
@@ -76,7 +78,10 @@ def run_evaluators(
             for evaluator in those:
                 evaluator.update(rows["outputs"][name], rows["batch"])
     if not seen:
-        raise ValueError(f"nothing to evaluate: {len(skipped)} images were skipped as bad")
+        were = "was" if len(skipped) == 1 else "were"
+        raise ValueError(
+            f"nothing to evaluate: {counted(len(skipped), 'image')} {were} skipped as bad"
+        )
     return skipped
 
 
@@ -104,6 +109,8 @@ def evaluate_model(
     batch_size: int = 64,
     num_workers: int = 0,
     bad_images: str = "fail",
+    max_pixels: int = MAX_PIXELS,
+    match: Literal["name", "position"] = "name",
 ) -> tuple[dict[str, Any], list[str]]:
     """Runs a network over a split, on all devices of all processes.
 
@@ -119,6 +126,8 @@ def evaluate_model(
       batch_size: images that the network reads at once.
       num_workers: processes that decode; 0 uses threads.
       bad_images: `fail` raises with the file's name, `skip` leaves it out.
+      max_pixels: width times height of the largest image that is decoded; a larger one is bad.
+      match: see `in_order_of`.
 
     Returns:
       The figures, and the names of skipped bad images.
@@ -134,7 +143,7 @@ def evaluate_model(
         raise ValueError("the model does not say how its images are prepared: give preprocessing")
     if records.class_vectors is not None:
         model = for_classes(model, records.classes)
-    records = in_order_of(model, records)
+    records = in_order_of(model, records, match)
     # Each process has a whole number of rows for each of its devices.
     processes = jax.process_count()
     batch_size = whole_batch(-(-batch_size // processes)) * processes
@@ -144,32 +153,46 @@ def evaluate_model(
         batch_size=batch_size,
         num_workers=num_workers,
         bad_images=bad_images,
+        max_pixels=max_pixels,
         process_index=jax.process_index(),
         process_count=processes,
     )
     apply = make_apply(model, outputs_read(evaluators))
+    spec, (height, width) = model.spec, preprocessing.height_width
+    program = f"{spec.backbone.name} + {spec.head.name}, {batch_size} x {height} x {width}"
     with batches:
-        shown = _with_progress(batches, -(-len(records) // batch_size))
+        shown = _with_progress(batches, -(-len(records) // batch_size), program)
         skipped = run_evaluators({"network": apply}, {"network": evaluators}, shown)
     classes = dataclasses.replace(records.classes, threshold=threshold)
     figures = merge_figures(evaluator.result(classes) for evaluator in evaluators)
     return figures, [records.name(index) for index in skipped]
 
 
-def _with_progress(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
-    console = Console(stderr=True)
-    hidden = not console.is_terminal
-    yield from track(batches, "evaluating", total, console=console, disable=hidden, transient=True)
+def _with_progress(batches: Iterable[Batch], total: int, program: str) -> Iterator[Batch]:
+    with make_progress(Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("evaluating", total=total, status="")
+        # The first batch is evaluated, and the network compiled, before the second is asked for.
+        with contextlib.ExitStack() as first:
+            first.enter_context(compiling(bar, task, program, then="evaluating"))
+            for batch in batches:
+                yield batch
+                first.close()
+                bar.advance(task)
 
 
-def in_order_of(model: Classifier, records: Records) -> Records:
+def in_order_of(
+    model: Classifier, records: Records, match: Literal["name", "position"] = "name"
+) -> Records:
     """Returns the records with the columns of their labels in the order of the logits.
 
-    Classes are matched by name where the network knows its names. If the split has other names,
-    they are matched by position, with a warning.
+    Args:
+      model: its `class_names` tell the order.
+      records: of the split.
+      match: `name` takes the columns by name; only if the network has no names, or none in common
+        with the split, by position, the latter with a warning. `position` insists on that.
 
     Raises:
-      ValueError: for another number of classes.
+      ValueError: for another number of classes, or names of which only some are in common.
     """
     if len(records.class_names) != model.spec.num_classes:
         raise ValueError(
@@ -180,7 +203,8 @@ def in_order_of(model: Classifier, records: Records) -> Records:
     names = model.class_names
     if names is None or names == records.class_names:
         return records
-    if set(names) != set(records.class_names) or len(set(names)) < len(names):
+    common = set(names) & set(records.class_names)
+    if match == "position" or not common:
         pairs = zip(names, records.class_names, strict=True)
         differing = [f"{a} / {b}" for a, b in pairs if a != b]
         warnings.warn(
@@ -189,12 +213,9 @@ def in_order_of(model: Classifier, records: Records) -> Records:
             stacklevel=3,
         )
         return dataclasses.replace(records, class_names=names)
-    column_of = {name: column for column, name in enumerate(records.class_names)}
-    columns = np.array([column_of[name] for name in names])
-    labels = records.labels
-    if isinstance(labels, SparseLabels):
-        labels = labels.with_columns(columns)
-    else:
-        labels = np.stack([np.asarray(row)[columns] for row in labels])
-    ignored = None if records.ignored is None else records.ignored[:, columns]
-    return dataclasses.replace(records, labels=labels, ignored=ignored, class_names=names)
+    try:
+        return records.in_class_order(names, "the network")
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. Rename them on one side, or match all by their position (--match position)"
+        ) from error

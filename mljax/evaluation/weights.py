@@ -8,6 +8,7 @@ from typing import Any
 from mljax.data.records import Classes
 from mljax.evaluation.evaluate import Apply, Batch, merge_figures, run_evaluators
 from mljax.metrics.figures import find_figure
+from mljax.terminal.grammar import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ def shown(found: Mapping[str, Found], best_by: str) -> str:
     texts = ", ".join(f"{name} {show_figure(value)}" for name, value in values.items())
     first = next(iter(found.values()))
     partial = " over annotated labels" if first.figures.get("partial_labels") else ""
-    bad = f", {first.bad_images} bad images skipped" if first.bad_images else ""
+    bad = f", {counted(first.bad_images, 'bad image')} skipped" if first.bad_images else ""
     return f"{best_by}{partial} {texts}{bad}"
 
 

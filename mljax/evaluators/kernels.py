@@ -21,7 +21,7 @@ from rich.table import Table
 
 from mljax.data.records import Classes
 from mljax.evaluation.pictures import make_figure
-from mljax.evaluation.tables import extremes
+from mljax.evaluation.tables import MAX_CLASSES, extremes, max_rows
 
 # Up to this many classes, the cells of the picture show their value.
 _MAX_WITH_VALUES = 20
@@ -99,7 +99,8 @@ class Kernels:
 
     def show(self, console: Console) -> None:
         """Prints a table of the variances."""
-        console.print(_variance_table(self.means["mean_variances"], self._classes.names))
+        variances = self.means["mean_variances"]
+        console.print(_variance_table(variances, self._classes.names, max_rows(console)))
 
     def pictures(self, folder: Path) -> list[Path]:
         """Writes `label_correlation.png`, if it was computed and there are at least 2 classes.
@@ -115,11 +116,13 @@ class Kernels:
         return [path]
 
 
-def _variance_table(variances: Float[np.ndarray, " k"], class_names: Sequence[str]) -> Table:
+def _variance_table(
+    variances: Float[np.ndarray, " k"], class_names: Sequence[str], limit: int = MAX_CLASSES
+) -> Table:
     table = Table(box=None)
     table.add_column("class")
     table.add_column("mean predicted variance", justify="right")
-    for c in extremes(variances):
+    for c in extremes(variances, limit):
         table.add_row(escape(class_names[c]), f"{variances[c]:.4g}")
     return table
 

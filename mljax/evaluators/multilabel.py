@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from rich.table import Table
 from mljax.data.records import Classes
 from mljax.evaluation.pictures import make_figure
 from mljax.evaluation.scores import Rows, sigmoid
-from mljax.evaluation.tables import MAX_CLASSES, extremes
+from mljax.evaluation.tables import extremes, max_rows
 from mljax.metrics.blocks import LabelCounts, count_labels
 from mljax.metrics.decisions import PrecisionRecallF1, precision_recall_f1
 from mljax.metrics.ranking import average_precision, partial_average_precision
+from mljax.terminal.grammar import counted
 
 FIGURES = ("OP", "OR", "OF1", "CP", "CR", "CF1")
 
@@ -29,7 +30,7 @@ class Evaluation:
     """The scores of a split and what the metrics say of them.
 
     Attributes:
-      scores: in [0, 1]; like the labels and `ignored` perhaps a memory map.
+      scores: probabilities or logits; like the labels and `ignored` perhaps a memory map.
       labels: 1 present, 0 absent, -1 unannotated.
       ignored: entries that no metric counts besides the unannotated ones, or None.
       counts: of the labels of each class that are not ignored.
@@ -75,9 +76,9 @@ class Multilabel:
         self._rows: dict[str, Rows] = {}
 
     def update(self, outputs: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
-        """Takes note of some images: scores in four bytes each, labels and the mask in one."""
+        """Takes note of some images: logits in four bytes each, labels and the mask in one."""
         rows = {
-            "scores": sigmoid(np.asarray(outputs["logits"], np.float32)),
+            "logits": np.asarray(outputs["logits"], np.float32),
             "labels": batch["labels"].astype(np.int8),
         }
         if "ignored" in batch:
@@ -93,7 +94,14 @@ class Multilabel:
         """
         arrays = {name: rows.array() for name, rows in self._rows.items()}
         self._classes = classes
-        self.evaluation = evaluate_scores(**arrays, threshold=classes.threshold, top_k=self._top_k)
+        # Ranked as logits: in float32 the sigmoid is 1 for all above 17.
+        self.evaluation = evaluate_scores(
+            arrays.pop("logits"),
+            **arrays,
+            link=sigmoid,
+            threshold=classes.threshold,
+            top_k=self._top_k,
+        )
         return metrics_json(self.evaluation, classes.names)
 
     def show(self, console: Console) -> None:
@@ -143,15 +151,18 @@ def evaluate_scores(
     labels: Shaped[np.ndarray, "n k"],
     *,
     ignored: Bool[np.ndarray, "n k"] | None = None,
+    link: Callable[[Float[np.ndarray, "n k"]], Float[np.ndarray, "n k"]] | None = None,
     threshold: float | Float[np.ndarray, " k"] = 0.8,
     top_k: int = 3,
 ) -> Evaluation:
     """Returns the metrics of a split: Alibaba-MIIL/ASL's, or over annotated entries if partial.
 
     Args:
-      scores: probabilities.
+      scores: probabilities, or what `link` makes probabilities of; equal ones share their rank, so
+        that the figures do not depend on the order of the images.
       labels: 1 present, 0 absent, -1 unannotated.
       ignored: entries to leave out.
+      link: such as the sigmoid, for logits.
       threshold: a class is predicted where its score is above: one for all, or one for each.
       top_k: how many predictions an image may have in `Evaluation.top`.
 
@@ -161,12 +172,18 @@ def evaluate_scores(
     counts = count_labels(labels, ignored=ignored)
     partial = bool(counts.unannotated.any())
     if partial:
-        ap = partial_average_precision(scores, labels, ignored=ignored)
+        ap = partial_average_precision(scores, labels, ignored=ignored, ties="equal")
     else:
-        ap = average_precision(scores, labels, ignored=ignored)
+        ap = average_precision(scores, labels, ignored=ignored, ties="equal")
     defined = ap[~np.isnan(ap)]
     figures = functools.partial(
-        precision_recall_f1, scores, labels, ignored=ignored, partial=partial, threshold=threshold
+        precision_recall_f1,
+        scores,
+        labels,
+        ignored=ignored,
+        partial=partial,
+        link=link,
+        threshold=threshold,
     )
     return Evaluation(
         scores=scores,
@@ -213,10 +230,14 @@ def metrics_json(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str
 
 def print_evaluation(evaluation: Evaluation, class_names: Sequence[str], console: Console) -> None:
     """Prints a table of the classes, then the figures over all of them, in percent."""
-    console.print(_class_table(evaluation, class_names))
-    hidden = len(class_names) - MAX_CLASSES
-    if hidden > 0:
-        console.print(f"{hidden} classes between the highest and the lowest AP are not shown")
+    limit = max_rows(console)
+    console.print(_class_table(evaluation, class_names, limit))
+    if (hidden := len(class_names) - limit) > 0:
+        console.print(
+            f"not shown: {counted(hidden, 'class')} between the highest and the lowest AP; the "
+            "metrics.json of mljax.evaluate has all",
+            highlight=False,
+        )
     table = Table(box=None)
     table.add_column("percent")
     for name in FIGURES:
@@ -233,22 +254,25 @@ def print_evaluation(evaluation: Evaluation, class_names: Sequence[str], console
         undefined = np.count_nonzero(np.isnan(evaluation.average_precision))
         console.print(
             f"Partial labels: {100 * annotated:.1f}% of the entries are annotated, and only they "
-            f"count; AP is undefined for {undefined} classes, which mAP leaves out."
+            f"count; AP is undefined for {counted(int(undefined), 'class')}, which mAP leaves "
+            "out."
         )
     elif empty := np.count_nonzero(evaluation.counts.present == 0):
-        console.print(f"{empty} classes have no positive: their AP of 0 counts in mAP")
+        have = "has no positive: its" if empty == 1 else "have no positive: their"
+        console.print(f"{counted(int(empty), 'class')} {have} AP of 0 counts in mAP")
     score = _percent(evaluation.mean_average_precision)
-    console.print(f"[bold]mAP {score}[/bold] on {len(evaluation.scores)} images")
+    images = counted(len(evaluation.scores), "image")
+    console.print(f"[bold]mAP {score}[/bold] on {images}")
 
 
-def _class_table(evaluation: Evaluation, class_names: Sequence[str]) -> Table:
+def _class_table(evaluation: Evaluation, class_names: Sequence[str], limit: int) -> Table:
     table = Table(box=None)
     table.add_column("class")
     for name in ("positives", "AP", "precision", "recall", "F1"):
         table.add_column(name, justify="right")
     positives, figures = evaluation.counts.present, evaluation.overall
     # nan, an undefined AP, is last.
-    shown = extremes(-evaluation.average_precision)
+    shown = extremes(-evaluation.average_precision, limit)
     for c in shown:
         columns = (
             100 * evaluation.average_precision,

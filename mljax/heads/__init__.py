@@ -8,6 +8,7 @@ from mljax.config.part import table
 from mljax.heads.kernel_mixture import KernelMixture
 from mljax.heads.linear import Bottleneck, Linear
 from mljax.heads.ml_decoder import MLDecoder
+from mljax.heads.pooled import Pooled
 
 HEADS: dict[str, Callable[..., nnx.Module]] = table(
     "head",
@@ -16,5 +17,6 @@ HEADS: dict[str, Callable[..., nnx.Module]] = table(
         "bottleneck": Bottleneck,
         "ml_decoder": MLDecoder,
         "kernel_mixture": KernelMixture,
+        "pooled": Pooled,
     },
 )

@@ -1,5 +1,6 @@
 """Precision, recall and F1 of the classes that a threshold predicts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,7 @@ def precision_recall_f1(
     partial: bool = False,
     threshold: float | Float[np.ndarray, " k"] = 0.8,
     top_k: int | None = None,
+    link: Callable[[Float[np.ndarray, "n k"]], Float[np.ndarray, "n k"]] | None = None,
     inclusive: bool = False,
     count_unpredicted_classes: bool = False,
     harmonic_class_f1: bool = False,
@@ -56,7 +58,7 @@ def precision_recall_f1(
     predicted, KMCL for OR and CR (and 0 for CF1) when a class has no positive.
 
     Args:
-      scores: compared with the threshold in their own precision.
+      scores: compared with the threshold in their own precision; half precision is widened first.
       labels: as for `average_precision`.
       ignored: entries that count neither as a hit nor as a miss. KMCL counts VOC's difficult ones
         as negatives: leave this out for its figures.
@@ -64,6 +66,8 @@ def precision_recall_f1(
       threshold: a class is predicted where its score is above: one for all, or one for each.
       top_k: only the highest k scores of an image are predicted; among equal ones the lower class
         index goes first. Ignored entries keep their places.
+      link: makes scores of what is given, such as the sigmoid of logits, for the threshold. What is
+        given itself decides which are the highest.
       inclusive: also predict scores equal to the threshold.
       count_unpredicted_classes: take the number of predictions of a class as at least 1, which
         lowers OP.
@@ -77,7 +81,8 @@ def precision_recall_f1(
         raise ValueError(f"top_k: got {top_k}, expected at least 1, or None for no limit")
     hits, predictions, positives, entries = np.zeros((4, table.labels.shape[1]), np.int64)
     for block, block_labels, counted in table.row_blocks():
-        predicted = block >= threshold if inclusive else block > threshold
+        scored = block if link is None else link(block)
+        predicted = scored >= threshold if inclusive else scored > threshold
         if top_k is not None and top_k < block.shape[1]:
             predicted &= _top_k(block, top_k)
         predicted &= counted

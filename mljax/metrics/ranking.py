@@ -1,9 +1,15 @@
 """Average precision of each class, and its means."""
 
+import typing
+from typing import Literal
+
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from mljax.metrics.blocks import AnyArray, Table, checked, count_labels
+
+# What the rank of equal scores is.
+Ties = Literal["order", "equal"]
 
 
 def average_precision(
@@ -11,11 +17,23 @@ def average_precision(
     labels: AnyArray,
     *,
     ignored: AnyArray | None = None,
+    ties: Ties = "order",
 ) -> Float[np.ndarray, " k"]:
     """Returns the average precision of each class, in [0, 1]: area under the uninterpolated curve.
 
     The precision at the rank of each positive, averaged over the positives; 0 for a class without
-    one. Among equal scores the later image ranks first (the reverse of a stable ascending sort).
+    one.
+
+    Args:
+      scores: whatever ranks the images: logits, or probabilities, which in float32 are equal to 1
+        for all logits above 17.
+      labels: 1 present, 0 absent.
+      ignored: entries to leave out.
+      ties: among equal scores, `order` ranks the later image first (Parity: the reverse of a stable
+        ascending sort), so the value depends on the order of the images, and a network that gives
+        one score to all of them has any value up to 1. `equal` gives equal scores the rank of the
+        last of them, as scikit-learn does: the value is the same in any order, and such a network
+        has the frequency of the class.
 
     Differs from the reference: ASL sorts by an unstable sort, so its value for tied scores depends
     on the platform, and it divides by the number of positives + 1e-8.
@@ -24,7 +42,7 @@ def average_precision(
       ValueError: for arrays that are not `[n, k]` alike, nan scores, labels other than 1, 0 and
         -1, or unannotated labels that are not `ignored`.
     """
-    return _average_precision(checked(scores, labels, ignored))
+    return _average_precision(checked(scores, labels, ignored), ties)
 
 
 def mean_average_precision(
@@ -32,6 +50,7 @@ def mean_average_precision(
     labels: AnyArray,
     *,
     ignored: AnyArray | None = None,
+    ties: Ties = "order",
     skip_empty_classes: bool = False,
 ) -> float:
     """Returns the mean of the classes' average precisions (mAP), in [0, 100].
@@ -43,13 +62,14 @@ def mean_average_precision(
       scores: as for `average_precision`.
       labels: as for `average_precision`.
       ignored: as for `average_precision`.
+      ties: as for `average_precision`.
       skip_empty_classes: leave classes without a positive out of the mean, as the field's standard
         does; ASL and KMCL count them as 0.
 
     Raises:
       ValueError: as `average_precision`; if all classes are left out.
     """
-    ap = average_precision(scores, labels, ignored=ignored)
+    ap = average_precision(scores, labels, ignored=ignored, ties=ties)
     if skip_empty_classes:
         ap = ap[count_labels(labels, ignored=ignored).present > 0]
         if not ap.size:
@@ -62,6 +82,7 @@ def partial_average_precision(
     labels: AnyArray,
     *,
     ignored: AnyArray | None = None,
+    ties: Ties = "order",
 ) -> Float[np.ndarray, " k"]:
     """Returns the average precision of each class over its annotated images, in [0, 1].
 
@@ -72,7 +93,7 @@ def partial_average_precision(
     Raises:
       ValueError: as `average_precision`, except that unannotated labels are welcome.
     """
-    ap = _average_precision(checked(scores, labels, ignored, partial=True))
+    ap = _average_precision(checked(scores, labels, ignored, partial=True), ties)
     counts = count_labels(labels, ignored=ignored)
     return np.where((counts.present > 0) & (counts.absent > 0), ap, np.nan)
 
@@ -82,6 +103,7 @@ def partial_mean_average_precision(
     labels: AnyArray,
     *,
     ignored: AnyArray | None = None,
+    ties: Ties = "order",
     weight_by_positives: bool = False,
 ) -> float:
     """Returns the mAP over annotated entries, in [0, 100], without the undefined classes.
@@ -92,13 +114,14 @@ def partial_mean_average_precision(
       scores: as for `average_precision`.
       labels: as for `average_precision`; -1 is left out.
       ignored: as for `average_precision`.
+      ties: as for `average_precision`.
       weight_by_positives: weight each class by its number of annotated positives (the second
         figure of the reference, `map_macro`).
 
     Raises:
       ValueError: as `partial_average_precision`; if it is undefined for every class.
     """
-    ap = partial_average_precision(scores, labels, ignored=ignored)
+    ap = partial_average_precision(scores, labels, ignored=ignored, ties=ties)
     defined = ~np.isnan(ap)
     if not defined.any():
         raise ValueError(
@@ -111,10 +134,12 @@ def partial_mean_average_precision(
     return 100.0 * float(np.average(ap[defined], weights=weights[defined]))
 
 
-def _average_precision(table: "Table") -> Float[np.ndarray, " k"]:
+def _average_precision(table: Table, ties: Ties) -> Float[np.ndarray, " k"]:
+    if ties not in typing.get_args(Ties):
+        raise ValueError(f"ties: got {ties!r}, expected one of {', '.join(typing.get_args(Ties))}")
     return np.array(
         [
-            _class_ap(scores[:, c], labels[:, c], counted[:, c])
+            _class_ap(scores[:, c], labels[:, c], counted[:, c], ties)
             for scores, labels, counted in table.class_blocks()
             for c in range(labels.shape[1])
         ]
@@ -125,11 +150,20 @@ def _class_ap(
     scores: Shaped[np.ndarray, " n"],
     labels: Shaped[np.ndarray, " n"],
     counted: Bool[np.ndarray, " n"],
+    ties: Ties,
 ) -> float:
     if not counted.all():
         scores, labels = scores[counted], labels[counted]
     order = np.argsort(scores, kind="stable")[::-1]
-    ranks = np.flatnonzero(labels[order] > 0) + 1
+    present = labels[order] > 0
+    ranks = np.flatnonzero(present) + 1
     if not ranks.size:
         return 0.0
-    return float(np.mean(np.arange(1, ranks.size + 1) / ranks))
+    above = np.arange(1, ranks.size + 1)
+    if ties == "equal":
+        ranked = scores[order]
+        ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), ranked.size - 1) + 1
+        # The last rank of the group that each positive is in.
+        ranks = ends[np.searchsorted(ends, ranks)]
+        above = np.cumsum(present)[ranks - 1]
+    return float(np.mean(above / ranks))

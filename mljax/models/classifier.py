@@ -1,10 +1,13 @@
 """A classifier is a backbone, then a head; this file makes them by name."""
 
+import contextlib
 import fnmatch
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -37,6 +40,7 @@ class Classifier(nnx.Module):
       spec: makes this network again.
       class_names: the k names in the order of the logits, or None.
       preprocessing: how image files become the input, or None.
+      naming: whose names the weights had where they came from, or None; an export has them again.
     """
 
     def __init__(self, backbone: nnx.Module, head: nnx.Module, spec: ModelSpec) -> None:
@@ -45,12 +49,35 @@ class Classifier(nnx.Module):
         self.spec = spec
         self.class_names: tuple[str, ...] | None = nnx.static(None)
         self.preprocessing: Preprocessing | None = nnx.static(None)
+        self.naming: str | None = nnx.static(None)
 
     def __call__(
         self, images: Float[Array, "b h w 3"], *, rngs: nnx.Rngs | None = None
     ) -> dict[str, Array]:
-        """Returns the head's dict for preprocessed images; `rngs` feeds dropout in training."""
-        return self.head(self.backbone(images), rngs=rngs)
+        """Returns the head's dict for preprocessed images; `rngs` feeds dropout in training.
+
+        Raises:
+          ValueError: if a layer fails, as of images that are too small, with its name.
+        """
+        with self._named("backbone", self.backbone, images):
+            features = self.backbone(images)
+        with self._named("head", self.head, features):
+            return self.head(features, rngs=rngs)
+
+    @contextlib.contextmanager
+    def _named(self, what: str, module: nnx.Module, given: Float[Array, "..."]) -> Iterator[None]:
+        """Names the part of the network, and its innermost layer, in an error of shapes."""
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+            called = {id(frame.f_locals.get("self")) for frame in frames}
+            paths = [path for path, layer in nnx.iter_modules(module) if id(layer) in called]
+            layer = ".".join(map(str, (what, *max(paths, key=len, default=()))))
+            name = getattr(self.spec, what).name
+            raise ValueError(
+                f"{what} {name}, layer {layer}, given {jnp.shape(given)}: {error}"
+            ) from error
 
 
 def create_model(
@@ -68,7 +95,7 @@ def create_model(
     Args:
       backbone: a name that `list_models` knows, or a callable of your own.
       head: a name in `HEADS`, or a callable of your own.
-      num_classes: k.
+      num_classes: k; 0 for a head without classes.
       head_kwargs: arguments of the head.
       backbone_kwargs: arguments of the backbone.
       dtype: of the computation, such as "bfloat16"; parameters and logits stay float32.
@@ -103,11 +130,11 @@ def _build(
     backbone_kwargs: Mapping[str, Any],
     head_kwargs: Mapping[str, Any],
 ) -> Classifier:
-    if spec.num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {spec.num_classes}")
     make_backbone = resolve(spec.backbone.name, "backbone")
     bind(make_backbone, backbone_kwargs, f"backbone {spec.backbone.name}")
     make_head = resolve(spec.head.name, "head")
+    if spec.num_classes < getattr(make_head, "classifies", True):
+        raise ValueError(f"num_classes must be at least 1, got {spec.num_classes}")
     bind(make_head, head_kwargs, f"head {spec.head.name}")
     backbone = make_backbone(**backbone_kwargs, dtype=spec.dtype, rngs=rngs)
     head: Any = make_head(
@@ -150,6 +177,7 @@ def for_classes(model: Classifier, classes: Classes) -> Classifier:
     spec = replace(model.spec, num_classes=len(classes.names))
     other = Classifier(model.backbone, head, spec)
     other.class_names, other.preprocessing = classes.names, model.preprocessing
+    other.naming = model.naming
     return other
 
 

@@ -22,6 +22,8 @@ def make_forward(
 ) -> Callable[[Arrays, Arrays, Float[np.ndarray, "b h w 3"]], Outputs]:
     """Returns `forward(params, statistics, images)`: outputs of the head for this process's images.
 
+    It is compiled once for each shape of the images, for all networks of one structure together.
+
     Args:
       model: in eval mode; gives the structure only.
       mesh: the images are split over its devices.
@@ -30,7 +32,23 @@ def make_forward(
     Raises:
       ValueError: when called, for an output that the head does not give.
     """
-    graph = nnx.graphdef(model)
+    return _forward(nnx.graphdef(model), mesh, tuple(reads), model.spec.head.name)
+
+
+def _forward(
+    graph: nnx.GraphDef[Any], mesh: Mesh, reads: tuple[str, ...], head: str
+) -> Callable[[Arrays, Arrays, Float[np.ndarray, "b h w 3"]], Outputs]:
+    try:
+        return _make_forward(graph, mesh, reads, head)
+    except TypeError:
+        # A network of a plug-in may hold what has no hash, such as a list.
+        return _make_forward.__wrapped__(graph, mesh, reads, head)
+
+
+@functools.lru_cache(maxsize=16)
+def _make_forward(
+    graph: nnx.GraphDef[Any], mesh: Mesh, reads: tuple[str, ...], head: str
+) -> Callable[[Arrays, Arrays, Float[np.ndarray, "b h w 3"]], Outputs]:
     sharding = batch_sharding(mesh)
 
     @functools.partial(jax.jit, out_shardings=sharding)
@@ -39,7 +57,7 @@ def make_forward(
         missing = [name for name in reads if name not in found]
         if missing:
             raise ValueError(
-                f"the head {model.spec.head.name} gives {', '.join(sorted(found))}, but not "
+                f"the head {head} gives {', '.join(sorted(found))}, but not "
                 f"{', '.join(missing)}, which is to be read: choose another head or evaluator"
             )
         return {name: found[name] for name in reads}
@@ -64,9 +82,9 @@ def make_apply(
       reads: names of the outputs.
     """
     mesh = make_mesh(jax.local_devices())
-    _, params, statistics = split_model(model)
+    graph, params, statistics = split_model(model)
     params, statistics = jax.device_put((params, statistics), replicated(mesh))
-    forward = make_forward(model, mesh, reads)
+    forward = _forward(graph, mesh, tuple(reads), model.spec.head.name)
     return lambda images: forward(params, statistics, images)
 
 

@@ -1,7 +1,9 @@
 """What all commands do alike: exit codes, and errors in one line."""
 
 import argparse
+import io
 import sys
+import warnings
 from collections.abc import Callable
 
 
@@ -9,8 +11,14 @@ def run_command(run: Callable[[], int | None]) -> int:
     """Returns the exit code of a command: its own, 1 for an error that is printed, 130 for Ctrl-C.
 
     Args:
-      run: does the work; None is 0.
+      run: does the work; None is 0. What it warns of is one line as well. What the terminal's
+        encoding lacks is printed escaped.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    before = warnings.formatwarning
+    warnings.formatwarning = _format_warning
     try:
         return run() or 0
     except KeyboardInterrupt:
@@ -18,6 +26,21 @@ def run_command(run: Callable[[], int | None]) -> int:
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        warnings.formatwarning = before
+
+
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Returns what is meant for users without the line of code that it comes from."""
+    if category is UserWarning:
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def add_plugin_option(parser: argparse.ArgumentParser) -> None:
@@ -28,4 +51,15 @@ def add_plugin_option(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="MODULE",
         help="a module of yours whose parts a config or a checkpoint names; imported first",
+    )
+
+
+def add_set_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--set PATH=VALUE`, which can be given several times."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="override a field of the config, as data.reader.kwargs.root=/my/coco",
     )

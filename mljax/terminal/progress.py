@@ -1,5 +1,7 @@
 """Progress bars."""
 
+from typing import Any
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -11,8 +13,13 @@ from rich.progress import (
 )
 
 
-def make_progress(console: Console) -> Progress:
-    """Returns a progress bar with count, times and a `status` field."""
+def make_progress(console: Console, **options: Any) -> Progress:  # noqa: ANN401
+    """Returns a progress bar with count, times and a `status` field.
+
+    Args:
+      console: where there is no terminal, nothing is shown.
+      options: of `rich.progress.Progress`.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -23,4 +30,5 @@ def make_progress(console: Console) -> Progress:
         TextColumn("{task.fields[status]}"),
         console=console,
         disable=not console.is_terminal,
+        **options,
     )

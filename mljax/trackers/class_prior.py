@@ -17,6 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from mljax.data.files.label_table import read_rows
+from mljax.data.files.names import class_name
+from mljax.data.files.text import separator_note
 from mljax.data.records import Classes
 from mljax.data.statistics import present_shares
 
@@ -112,14 +115,17 @@ def read_prior(
             f"{path}: no such prior; a config with the tracker class_prior, such as "
             "csl/coco:mode=ignore, writes one to its workdir"
         )
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if not rows or rows[0] != _HEADER:
-        raise ValueError(f"{path}: expected the header {','.join(_HEADER)}, got {rows[:1]}")
+    rows = [(line, row) for line, row in read_rows(Path(path)) if row]
+    header = rows[0][1] if rows else []
+    if header != _HEADER:
+        raise ValueError(
+            f"{path}, line 1: expected the header {','.join(_HEADER)}, got "
+            f"{','.join(header)!r:.80}{separator_note(','.join(header))}"
+        )
     rows = rows[1:]
-    if rows and not any(rows[-1][1:]):
+    if rows and not any(rows[-1][1][1:]):
         rows = rows[:-1]
-    values = {row[0]: _probability(row, number + 2, path) for number, row in enumerate(rows)}
+    values = {class_name(row[0]): _probability(row, line, path) for line, row in rows}
     if len(values) != len(rows):
         raise ValueError(f"{path}: {len(rows)} rows name only {len(values)} different classes")
     if class_names is None:

@@ -64,7 +64,8 @@ def initialize_from(model: Classifier, path: str | Path) -> tuple[Classifier, st
       ValueError: for a checkpoint whose backbone is not the model's; all differences are listed.
     """
     graph, params, statistics = split_model(model)
-    _, *source = split_model(load_model(path))
+    loaded = load_model(path)
+    _, *source = split_model(loaded)
     given: dict[str, Array] = source[0] | source[1]
     wanted = params | statistics
 
@@ -83,4 +84,6 @@ def initialize_from(model: Classifier, path: str | Path) -> tuple[Classifier, st
     params = {p: given[p] if p.startswith(prefixes) else a for p, a in params.items()}
     statistics = {p: given[p] if p.startswith(prefixes) else a for p, a in statistics.items()}
     what = "backbone; the head is fresh" if len(prefixes) == 1 else "backbone and head"
-    return merge_model(graph, params, statistics), f"{what}, from {path}"
+    initialized = merge_model(graph, params, statistics)
+    initialized.naming = loaded.naming
+    return initialized, f"{what}, from {path}"

@@ -1,9 +1,11 @@
 """The loop over the steps of a run: step, log, evaluate, save, end early."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
@@ -11,15 +13,16 @@ from rich.console import Console
 
 from mljax.config.schema import TrainConfig
 from mljax.data.pipeline import Batches
+from mljax.devices.compilation_cache import compiling
 from mljax.devices.mesh import put_batch
 from mljax.terminal.progress import make_progress
 from mljax.training.interruption import Interruption
 from mljax.training.metric_log import MetricLog, Throughput
-from mljax.training.progress import Progress, bad_in_any_process
+from mljax.training.progress import Progress, bad_in_any_process, name_all
 from mljax.training.run_checkpoints import RunCheckpoints
 from mljax.training.schedules import Schedule, hyperparameters
 from mljax.training.state import TrainState
-from mljax.training.step import check_finite
+from mljax.training.step import NonFiniteError, check_finite
 
 # Evaluates a state and keeps what is to be kept of it.
 Evaluate = Callable[[TrainState, Progress, Interruption], Progress]
@@ -40,12 +43,14 @@ class Loop:
       steps_per_epoch: optimizer steps.
       total_steps: optimizer steps of the whole run.
       num_records: of the training split.
+      name_of: number of a training record to what identifies it.
       evaluate: called when an evaluation is due.
       evaluate_every_steps: when that is, besides the last step.
       at_epoch: called with the state at the end of each epoch.
       checkpoints: of the run.
       log: only the first process has one.
       batch_size: images of all processes in a step.
+      program: what is compiled at the first step, in words.
       console: for people.
     """
 
@@ -59,15 +64,18 @@ class Loop:
     steps_per_epoch: int
     total_steps: int
     num_records: int
+    name_of: Callable[[int], str]
     evaluate: Evaluate
     evaluate_every_steps: int
     at_epoch: Callable[[TrainState], None]
     checkpoints: RunCheckpoints
     log: MetricLog | None
     batch_size: int
+    program: str
     console: Console
     _metrics: dict[str, Any] = field(default_factory=dict)
     _saved: int = 0
+    _bad: list[int] = field(default_factory=list)
 
     def go(self, batches: Callable[..., Batches], interruption: Interruption) -> None:
         """Takes all steps from where the state is.
@@ -79,6 +87,7 @@ class Loop:
         Raises:
           NonFiniteError: see `train.non_finite`.
           SystemExit: after a checkpoint is saved, if the run was asked to end.
+          Exception: of data, disk or evaluation, after a checkpoint of the last step is saved.
         """
         start = self._saved = int(self.state.step)
         with batches(start_step=start) as source, make_progress(self.console) as bar:
@@ -93,7 +102,12 @@ class Loop:
                     if self.progress.stopped:
                         break
                     interruption.check()
-                    self._take(step, next(source))
+                    batch = next(source)
+                    first = step == start + 1
+                    shown = compiling(bar, task, self.program, then="training") if first else None
+                    with shown or contextlib.nullcontext():
+                        self._take(step, batch)
+                    interruption.at_once = False
                     if self.log is not None and self._logging_is_due(step):
                         loss = self._write_log(self.log, step, speed)
                         bar.update(task, status=f"loss {loss:.4g}")
@@ -106,16 +120,16 @@ class Loop:
                     if self._saving_is_due(step):
                         self._save()
                     bar.update(task, completed=step)
-            except Exception:
+            except Exception as error:
                 # Besides RunEndedError: the same signal may have ended the workers.
-                if not interruption.signal:
-                    raise
-                self._end(interruption.signal)
+                if interruption.signal:
+                    self._end(interruption.signal)
+                if not isinstance(error, NonFiniteError):
+                    self._rescue()
+                raise
 
     def _take(self, step: int, batch: Mapping[str, np.ndarray]) -> None:
-        bad = batch["index"][~batch["valid"]].tolist()
-        if bad:
-            self.progress = replace(self.progress, bad_images=(*self.progress.bad_images, *bad))
+        self._bad += batch["index"][~batch["valid"]].tolist()
         inputs = put_batch({k: v for k, v in batch.items() if k != "index"}, self.mesh)
         values = hyperparameters(self.schedule, step - 1)
         self.state, metrics = self.step(self.state, inputs, self.key, values)
@@ -147,8 +161,10 @@ class Loop:
     def _save(self) -> None:
         """Starts saving a checkpoint, unless the last step was not finite."""
         self._check()
-        bad = bad_in_any_process(self.progress.bad_images, self.num_records)
-        self.progress = replace(self.progress, bad_images=bad)
+        bad = bad_in_any_process(self._bad, self.num_records)
+        self._bad.clear()
+        names = name_all(self.progress.bad_images, bad, self.name_of)
+        self.progress = replace(self.progress, bad_images=names)
         self.checkpoints.save(self.state, self.progress)
         self._saved = int(self.state.step)
 
@@ -159,3 +175,21 @@ class Loop:
         self.checkpoints.wait()
         self.console.print(f"ended after step {step}; the same command goes on")
         raise SystemExit(128 + signal) from None
+
+    def _rescue(self) -> None:
+        """Saves the steps since the last checkpoint before an error ends the run, if it can."""
+        if jax.process_count() > 1:
+            # The others are not here: they would have to save with this one.
+            return
+        since = self._saved
+        try:
+            if int(self.state.step) == since:
+                return
+            self._save()
+            self.checkpoints.wait()
+        except Exception as error:
+            # The error of the run itself says more.
+            text = f"the steps after step {since} could not be saved: {error}"
+        else:
+            text = f"saved step {self._saved}; the same command goes on from there"
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)

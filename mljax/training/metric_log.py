@@ -5,8 +5,19 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import (
+    Event,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from tensorboardX.summary import scalar
+
+from mljax.config.text_files import named, write_text
+
+# Seconds that TensorBoard's files lag behind.
+_LAG = 2.0
 
 
 class MetricLog:
@@ -18,31 +29,44 @@ class MetricLog:
 
     def __init__(self, workdir: Path, *, resumed_step: int) -> None:
         path = workdir / "metrics.jsonl"
-        kept = path.read_text().splitlines() if path.is_file() else []
+        kept = path.read_text("utf-8").splitlines() if path.is_file() else []
         kept = [line for line in kept if _step(line) <= resumed_step]
-        temporary = path.with_name(path.name + ".incomplete")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        temporary.rename(path)
-        self._lines = path.open("a", buffering=1)
-        self._board = SummaryWriter(
-            str(workdir / "tensorboard"),
-            purge_step=resumed_step + 1,
-            flush_secs=2,
-            # The name has the second in it: a run that resumes at once must not write over it.
-            filename_suffix=f".from-step-{resumed_step + 1:09d}",
-        )
+        write_text(path, "".join(line + "\n" for line in kept))
+        self._path = path
+        self._lines = path.open("a", buffering=1, encoding="utf-8")
+        board = workdir / "tensorboard"
+        board.mkdir(exist_ok=True)
+        # The name has the second in it: a run that resumes at once must not write over it. This
+        # writer raises what `SummaryWriter` meets in a thread of its own.
+        self._board = EventsWriter(str(board / "events"), f".from-step-{resumed_step + 1:09d}")
+        start = SessionLog(status=SessionLog.START)
+        self._board.write_event(_event(resumed_step + 1, session_log=start))
+        self._flushed = time.monotonic()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes the scalars of one step; one that is not finite becomes null in the JSON."""
+        """Writes the scalars of one step; one that is not finite becomes null in the JSON.
+
+        Raises:
+          OSError: naming the log, such as on a full disk.
+        """
         finite = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
-        self._lines.write(json.dumps({"step": step, **finite}) + "\n")
-        for name, value in scalars.items():
-            self._board.add_scalar(name, float(value), step)
+        try:
+            self._lines.write(json.dumps({"step": step, **finite}) + "\n")
+            for name, value in scalars.items():
+                self._board.write_event(_event(step, summary=scalar(name, float(value))))
+            if time.monotonic() - self._flushed > _LAG:
+                self._board.flush()
+                self._flushed = time.monotonic()
+        except OSError as error:
+            raise named(error, self._path) from error
 
     def close(self) -> None:
-        """Writes out what is still in memory."""
-        self._lines.close()
-        self._board.close()
+        """Writes out what is still in memory; raises as `write`."""
+        try:
+            self._lines.close()
+            self._board.close()
+        except OSError as error:
+            raise named(error, self._path) from error
 
 
 class Throughput:
@@ -70,3 +94,7 @@ def _step(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
         return math.inf
+
+
+def _event(step: int, **content: Any) -> Event:  # noqa: ANN401
+    return Event(wall_time=time.time(), step=step, **content)

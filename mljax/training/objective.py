@@ -79,12 +79,13 @@ def total_loss(
       batch: `labels`, `valid`, ..., and in a micro-batch `share`.
 
     Raises:
-      ValueError: for a loss that reads what neither the head nor the batch has.
+      ValueError: for a loss that reads what neither the head nor the batch has, or that fails, with
+        the shapes that it was given.
     """
     available = {**batch, **outputs}
     values = {}
     for term in terms:
-        found = term.function(**_arguments(term, available), **term.kwargs)
+        found = _call(term, _arguments(term, available))
         valid = batch["valid"]
         if found.shape[0] == valid.shape[0]:
             mask = valid.reshape(-1, *[1] * (found.ndim - 1))
@@ -95,6 +96,14 @@ def total_loss(
         values[term.name] = value
     weighted = [term.weight * values[term.name] for term in terms]
     return functools.reduce(jnp.add, weighted), values
+
+
+def _call(term: Term, arrays: dict[str, Array]) -> Array:
+    try:
+        return term.function(**arrays, **term.kwargs)
+    except (TypeError, ValueError) as error:
+        shapes = ", ".join(f"{name} {jnp.shape(array)}" for name, array in arrays.items())
+        raise ValueError(f"loss {term.name}, given {shapes}: {error}") from error
 
 
 def _arguments(term: Term, available: dict[str, Array]) -> dict[str, Array]:

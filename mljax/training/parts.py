@@ -79,14 +79,14 @@ def check_batch_sizes(config: Config, num_devices: int) -> None:
             raise ValueError(f"{name} must be a multiple of {divisor} ({why}), got {value}")
 
 
-def check_same_classes(train: Records, evaluation: Records) -> None:
-    """Checks that the splits have the same classes, unless these have vectors.
+def in_training_order(train: Records, evaluation: Records) -> Records:
+    """Returns the split to evaluate with its classes in the order of the training split.
+
+    Classes are matched by name. Where they have vectors, a split may have its own.
 
     Raises:
-      ValueError: naming some of both.
+      ValueError: if the classes differ; it names those that only one split has.
     """
-    if train.class_vectors is None and train.class_names != evaluation.class_names:
-        raise ValueError(
-            "the splits to train and to evaluate have different classes: "
-            f"{train.class_names[:5]}... and {evaluation.class_names[:5]}..."
-        )
+    if train.class_vectors is not None:
+        return evaluation
+    return evaluation.in_class_order(train.class_names, "the training split")

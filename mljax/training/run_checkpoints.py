@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import shutil
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from mljax.checkpoints.checkpoint import (
@@ -19,10 +21,13 @@ from mljax.checkpoints.checkpoint import (
     save_model,
     write_description,
 )
+from mljax.checkpoints.full_disk import full_disk_as_one_error
 from mljax.checkpoints.manifest import (
     INCOMPLETE,
     MANIFEST,
     DamagedCheckpointError,
+    check_step,
+    exists,
     seal,
     sealed,
     verify,
@@ -36,19 +41,28 @@ from mljax.training.state import TrainState
 
 # Ends the name of a folder that a new one takes the place of.
 REPLACED = ".replaced"
+# Ends the name of a folder that is being removed.
+REMOVED = ".removed"
+# Begin the names of checkpoints that cannot be used.
+DAMAGED, UNFINISHED = "damaged-", "unfinished-"
 
 
 class RunCheckpoints:
     """The folder `checkpoints` of a workdir: one checkpoint folder a step, the newest few kept.
 
-    Opening it removes what an interrupted save left, and sets damaged checkpoints aside as
-    `damaged-<step>`, with a warning that names them.
+    A checkpoint is written under another name and gets its own when it is sealed. Opening the
+    folder removes what an interrupted save left, and sets aside, with a warning that names them,
+    damaged checkpoints as `damaged-<step>` and those without a manifest as `unfinished-<step>`.
+    Files of others are left alone.
 
     Args:
       folder: is made.
       model: described in each checkpoint.
       config: stored in each checkpoint.
       keep: how many of the newest stay.
+
+    Attributes:
+      set_aside: the checkpoints that were, where they are now.
     """
 
     def __init__(self, folder: Path, model: Classifier, config: Config, *, keep: int) -> None:
@@ -57,6 +71,7 @@ class RunCheckpoints:
         self._config = config
         self._keep = keep
         self._saving: Future[None] | None = None
+        self.set_aside: list[Path] = []
         check_path(self._folder)
         if jax.process_index() == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -73,9 +88,12 @@ class RunCheckpoints:
         """Removes what an interrupted save left, sets damaged checkpoints aside, returns the good.
 
         All processes must call it together.
+
+        Raises:
+          OSError: for a checkpoint that cannot be read; it stays where it is.
         """
         if jax.process_index() == 0 and folder.is_dir():
-            _tidy(folder)
+            self.set_aside += _tidy(folder)
         wait_for_all(f"{folder.name} tidied")
         return sealed(folder)
 
@@ -92,9 +110,11 @@ class RunCheckpoints:
             **{name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()},
             "progress": ocp.args.JsonSave(json.loads(to_json(progress))),
         }
-        # It exists if an evaluation was made up for, which its checkpoint lacks.
-        _set_aside(path)
-        self._checkpointer.save(path, args=ocp.args.Composite(**items))
+        if jax.process_index() == 0:
+            _remove(_incomplete(path))
+        wait_for_all("checkpoint begun")
+        with full_disk_as_one_error(self._folder):
+            self._checkpointer.save(_incomplete(path), args=ocp.args.Composite(**items))
         self._saving = self._background.submit(self._complete, path)
 
     def restore(self, state: TrainState) -> tuple[TrainState, Progress] | None:
@@ -105,10 +125,12 @@ class RunCheckpoints:
             the restored ones find room.
 
         Raises:
-          ValueError: if the checkpoint is of another network, optimizer or other classes.
+          ValueError: if the checkpoint is of another network, optimizer or other classes, or if
+            there are checkpoints of which none can be used.
         """
         steps = sealed(self._folder)
         if not steps:
+            _check_none(self._folder)
             return None
         self._check_fits(steps[-1], state)
         targets = jax.tree.map(ocp.utils.to_shape_dtype_struct, _items(state))
@@ -125,12 +147,20 @@ class RunCheckpoints:
         arrays = restored["model"]
         text = json.dumps(restored["progress"])
         progress = from_json(Progress, text, f"{steps[-1]}/progress")
-        return TrainState(params=arrays["params"], statistics=arrays["stats"], **fields), progress
+        state = TrainState(params=arrays["params"], statistics=arrays["stats"], **fields)
+        if int(state.step) != int(steps[-1].name):
+            raise DamagedCheckpointError(
+                f"checkpoint {steps[-1]} is damaged: it holds step {int(state.step)}, so the "
+                "folder was renamed; name it by its step again"
+            )
+        return state, progress
 
     def wait(self) -> None:
         """Waits for the save under way, if any; raises what went wrong in it."""
         saving, self._saving = self._saving, None
-        if saving is not None:
+        if saving is None:
+            return
+        with full_disk_as_one_error(self._folder):
             saving.result()
 
     def close(self) -> None:
@@ -139,7 +169,8 @@ class RunCheckpoints:
             self.wait()
         finally:
             self._background.shutdown()
-            self._checkpointer.close()
+            with full_disk_as_one_error(self._folder):
+                self._checkpointer.close()
 
     def _check_fits(self, path: Path, state: TrainState) -> None:
         check_version(path)
@@ -154,8 +185,8 @@ class RunCheckpoints:
             )
         metadata = self._checkpointer.metadata(path).item_metadata
         assert metadata is not None
-        stored = _shapes({name: metadata[name].tree for name in _items(state)})
-        wanted = _shapes(_items(state))
+        stored = _kinds({name: metadata[name].tree for name in _items(state)})
+        wanted = _kinds(_items(state))
         differences = [
             f"{name}: expected {wanted.get(name, 'nothing')}, got {stored.get(name, 'nothing')}"
             for name in sorted(stored.keys() | wanted.keys())
@@ -174,13 +205,18 @@ class RunCheckpoints:
         self._checkpointer.wait_until_finished()
         if jax.process_index() != 0:
             return
-        write_description(path, self._model, self._config)
-        seal(path)
-        shutil.rmtree(path.with_name(path.name + REPLACED), ignore_errors=True)
+        new, aside = _incomplete(path), path.with_name(path.name + REPLACED)
+        write_description(new, self._model, self._config)
+        seal(new, step=int(path.name))
+        _remove(aside)
+        if os.path.lexists(path):
+            # An evaluation was made up for, which this checkpoint lacks.
+            path.rename(aside)
+        new.rename(path)
+        _remove(aside)
         for old in sealed(self._folder)[: -self._keep]:
-            # Without its manifest it counts as unfinished, should this be interrupted.
-            (old / MANIFEST).unlink()
-            shutil.rmtree(old)
+            # Under this name `_tidy` goes on with it, should this be interrupted.
+            _remove(old.rename(old.with_name(old.name + REMOVED)))
 
 
 def save_only(path: Path, model: Classifier, *, config: Config, card: str) -> None:
@@ -196,17 +232,49 @@ def save_only(path: Path, model: Classifier, *, config: Config, card: str) -> No
     """
     before = sealed(path.parent)
     aside = _set_aside(path)
-    save_model(path, model, config=config, card=card)
+    save_model(path, model, config=config, card=card, step=int(path.name))
     if jax.process_index() == 0:
-        for old in [p for p in before if p != path] + [aside]:
-            shutil.rmtree(old, ignore_errors=True)
+        for old in [p for p in before if p != path]:
+            _remove(old.rename(old.with_name(old.name + REMOVED)))
+        _remove(aside)
+
+
+def try_saving(folder: Path, model: Classifier, config: Config) -> None:
+    """Writes a checkpoint without arrays, reads its description, and removes it again.
+
+    What cannot be written so fails before the training, not after its first hour. All processes
+    must call it together.
+
+    Args:
+      folder: of checkpoints; nothing stays there.
+      model: is described.
+      config: is stored.
+    """
+    trial = _incomplete(folder.absolute() / "trial")
+    try:
+        if jax.process_index() == 0:
+            _remove(trial)
+            trial.mkdir(parents=True)
+        wait_for_all("trial begun")
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            nothing = ocp.args.StandardSave({"nothing": np.zeros(1, np.float32)})
+            with full_disk_as_one_error(folder):
+                checkpointer.save(trial / "model", args=nothing)
+        if jax.process_index() == 0:
+            write_description(trial, model, config)
+            read_description(trial)
+            seal(trial)
+    finally:
+        if jax.process_index() == 0:
+            _remove(trial)
+    wait_for_all("trial ended")
 
 
 def _set_aside(path: Path) -> Path:
     """Renames a checkpoint, if there is one, to what is returned; `_tidy` undoes it if need be."""
     aside = path.with_name(path.name + REPLACED)
-    if jax.process_index() == 0 and path.exists():
-        shutil.rmtree(aside, ignore_errors=True)
+    if jax.process_index() == 0 and os.path.lexists(path):
+        _remove(aside)
         path.rename(aside)
     wait_for_all("checkpoint set aside")
     return aside
@@ -225,9 +293,10 @@ def _items(state: TrainState) -> dict[str, dict[str, Any]]:
     }
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:  # noqa: ANN401
+def _kinds(tree: Any) -> dict[str, str]:  # noqa: ANN401
+    """Returns the shape and type of each array by path, such as `(3, 4) float32`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {_name(path): tuple(leaf.shape) for path, leaf in leaves}
+    return {_name(path): f"{tuple(leaf.shape)} {np.dtype(leaf.dtype)}" for path, leaf in leaves}
 
 
 def _training(state: TrainState) -> dict[str, jax.Array]:
@@ -240,28 +309,67 @@ def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
-def _tidy(folder: Path) -> None:
+def _incomplete(path: Path) -> Path:
+    return path.with_name(path.name + INCOMPLETE)
+
+
+def _tidy(folder: Path) -> list[Path]:
+    """Returns where the checkpoints that cannot be used are now."""
+    set_aside = []
     for path in list(folder.iterdir()):
-        unsealed = path.name.isdigit() and not (path / MANIFEST).is_file()
-        if unsealed or path.suffix == INCOMPLETE or ocp.utils.TMP_DIR_SUFFIX in path.name:
-            shutil.rmtree(path)
+        ours = path.suffix in (INCOMPLETE, REMOVED) or ocp.utils.TMP_DIR_SUFFIX in path.name
+        if ours and path.is_dir():
+            _remove(path)
     for aside in list(folder.glob(f"*{REPLACED}")):
-        if aside.with_suffix("").exists():
-            shutil.rmtree(aside)
+        if os.path.lexists(aside.with_suffix("")) and exists(aside.with_suffix("") / MANIFEST):
+            _remove(aside)
         else:
+            _remove(aside.with_suffix(""))
             aside.rename(aside.with_suffix(""))
+    for path in list(folder.iterdir()):
+        if path.name.isdecimal() and path.is_dir() and not exists(path / MANIFEST):
+            set_aside.append(aside := _rename(path, UNFINISHED))
+            warnings.warn(
+                f"{path} has no {MANIFEST}, so it is no finished checkpoint; it is now at {aside}",
+                stacklevel=3,
+            )
     for path in reversed(found := sealed(folder)):
         try:
             verify(path)
-            return
+            check_step(path)
+            break
         except DamagedCheckpointError as error:
-            aside = _unused(path.with_name(f"damaged-{path.name}"))
-            path.rename(aside)
+            set_aside.append(aside := _rename(path, DAMAGED))
             before = ", and the one before is used" if path != found[0] else ""
-            warnings.warn(f"{error}; it is now at {aside}{before}", stacklevel=2)
+            warnings.warn(f"{error}; it is now at {aside}{before}", stacklevel=3)
+    return set_aside
 
 
-def _unused(path: Path) -> Path:
-    """Returns `path`, or the first of `path-2`, `path-3`, ... that does not exist."""
-    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
-    return next(p for p in itertools.chain([path], numbered) if not p.exists())
+def _check_none(folder: Path) -> None:
+    """Checks that a folder without usable checkpoints never had any.
+
+    Raises:
+      ValueError: naming those that were set aside.
+    """
+    unusable = [p.name for p in folder.iterdir() if p.name.startswith((DAMAGED, UNFINISHED))]
+    if unusable:
+        raise ValueError(
+            f"{folder} has checkpoints, but none that can be used: {', '.join(sorted(unusable))}. "
+            "Put a sound copy there, named by its step; or pass --restart to begin at step 0 "
+            "(restart=True in Python), which moves all that is there out of the way"
+        )
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or folder if it is there; what cannot be removed now is left to `_tidy`."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _rename(path: Path, prefix: str) -> Path:
+    """Puts `prefix` before a name, and a number after it if that name is taken."""
+    first = path.with_name(prefix + path.name)
+    numbered = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return path.rename(next(p for p in itertools.chain([first], numbered) if not p.exists()))

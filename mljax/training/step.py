@@ -21,15 +21,15 @@ Step = Callable[[TrainState, Batch, Array, Hyperparameters], tuple[TrainState, d
 
 
 class NonFiniteError(ValueError):
-    """A loss or gradient that is not finite, under the policy `stop`."""
+    """A loss, gradient or other array that is not finite, under the policy `stop`."""
 
 
 def make_train_step(gradients: Gradients, optimizer: Optimizer, *, ema_decay: float = 0.0) -> Step:
     """Returns `step(state, batch, key, hyperparameters)`, a pure function still to be jitted.
 
     It returns the new state and the metrics `loss`, each term as `loss/<name>`, `gradient_norm`
-    (before clipping) and `finite`. A step in which the loss, a gradient or an update is not finite
-    leaves everything as it was, but for the counters.
+    (before clipping) and `finite`. A step in which the loss, a gradient, an update or any array of
+    the new state is not finite leaves everything as it was, but for the counters.
 
     Args:
       gradients: of `make_gradients`, perhaps wrapped.
@@ -64,6 +64,7 @@ def make_train_step(gradients: Gradients, optimizer: Optimizer, *, ema_decay: fl
             **average,
         )
         finite = jnp.isfinite(jnp.stack([loss, norm, optax.tree.norm(updates)])).all()
+        finite &= _stays_finite(new, state)
         new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
         # Parity: the schedules follow this count, so they go on where a step is left out, as under
         # torch's GradScaler.
@@ -72,6 +73,17 @@ def make_train_step(gradients: Gradients, optimizer: Optimizer, *, ema_decay: fl
         return new, metrics | {f"loss/{name}": value for name, value in terms.items()}
 
     return step
+
+
+def _stays_finite(new: TrainState, old: TrainState) -> Array:
+    """Returns whether no value has become infinite or nan; an optimizer may begin with such."""
+    pairs = zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True)
+    kept = [
+        (jnp.isfinite(after) | ~jnp.isfinite(before)).all()
+        for after, before in pairs
+        if jnp.issubdtype(after.dtype, jnp.inexact)
+    ]
+    return jnp.stack(kept).all()
 
 
 def jit_step(step: Step, mesh: Mesh, shardings: TrainState) -> Any:  # noqa: ANN401
@@ -104,7 +116,10 @@ def check_finite(
     terms = {k.removeprefix("loss/"): float(v) for k, v in metrics.items() if k.startswith("loss/")}
     guilty = [f"{name} is {value}" for name, value in terms.items() if not np.isfinite(value)]
     if not guilty:
-        guilty = ["all losses are finite, but a gradient or an update is not"]
+        guilty = [
+            "all losses are finite, but a gradient or an update is not, or another array of the "
+            "state, such as a running variance"
+        ]
     raise NonFiniteError(
         f"step {step}: {'; '.join(guilty)}. The parameters were left as they were before this "
         "step. Lower optimizer.peak_lr, look at the images of this step, or pass --set "

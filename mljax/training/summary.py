@@ -1,6 +1,6 @@
 """What a run is, in a table, before it starts."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from mljax.config.schema import Config
 from mljax.data.records import Records
+from mljax.terminal.grammar import counted
 from mljax.training.progress import Progress
 
 
@@ -36,25 +37,26 @@ def describe(
       total_steps: optimizer steps.
       initialized: where the weights are from.
     """
-    size = config.data.preprocessing.image_size
+    height, width = config.data.preprocessing.height_width
     parameters, groups = count_parameters(params)
-    others = f", {len(evaluation.class_names)} others to evaluate"
+    others = f", {counted(len(evaluation.class_names), 'other')} to evaluate"
+    epochs, processes = config.train.epochs, counted(jax.process_count(), "process")
+    unit = "epoch" if epochs == 1 else "epochs"
     found = list(devices)
     kinds = dict.fromkeys(device.device_kind for device in found)
     return {
-        "data": f"{config.data.reader.name}: {len(train)} images to train, {len(evaluation)} to "
-        f"evaluate, {len(train.class_names)} classes"
+        "data": f"{config.data.reader.name}: {counted(len(train), 'image')} to train, "
+        f"{len(evaluation)} to evaluate, {counted(len(train.class_names), 'class')}"
         + ("" if evaluation.class_names == train.class_names else others),
-        "input": f"{config.data.batch_size} x {size} x {size} x 3, {config.model.dtype}",
+        "input": f"{config.data.batch_size} x {height} x {width} x 3, {config.model.dtype}",
         "network": f"{config.model.backbone.name} + {config.model.head.name}, "
         f"{parameters:,} parameters",
         "": "\n".join(f"{name} {count:,}" for name, count in groups.items()),
         "weights": initialized,
         "losses": ", ".join(f"{x.name} ({x.reduction})" for x in config.losses),
         "optimizer": f"{config.optimizer.algorithm.name}, {config.schedule.name}",
-        "steps": f"{total_steps} ({config.train.epochs:g} epochs of {steps_per_epoch})",
-        "devices": f"{len(found)} x {', '.join(kinds)}, in {jax.process_count()} process"
-        + ("es" if jax.process_count() > 1 else ""),
+        "steps": f"{total_steps} ({epochs:g} {unit} of {steps_per_epoch})",
+        "devices": f"{len(found)} x {', '.join(kinds)}, in {processes}",
     }
 
 
@@ -85,7 +87,6 @@ def closing_lines(
     best_by: str,
     folder: Path,
     skipped_steps: int,
-    name_of: Callable[[int], str],
 ) -> list[str]:
     """Returns how a run ended, for people.
 
@@ -94,7 +95,6 @@ def closing_lines(
       best_by: the figure that chose the best network.
       folder: where that is.
       skipped_steps: steps that were not finite.
-      name_of: number of a training record to what identifies it.
     """
     lines = []
     if (best := progress.best) is not None:
@@ -103,9 +103,10 @@ def closing_lines(
             f"best {best_by} {figure}: {best.weights} weights of step {best.step}, in {folder}"
         )
     if skipped_steps:
-        lines.append(f"{skipped_steps} steps were left out: not finite")
+        were = "was" if skipped_steps == 1 else "were"
+        lines.append(f"{counted(skipped_steps, 'step')} {were} left out: not finite")
     if bad := progress.bad_images:
-        names = ", ".join(name_of(index) for index in bad[:10])
+        names = ", ".join(bad[:10])
         more = ", ..." if len(bad) > 10 else ""
-        lines.append(f"{len(bad)} training images could not be read: {names}{more}")
+        lines.append(f"{counted(len(bad), 'training image')} could not be read: {names}{more}")
     return lines

@@ -10,7 +10,7 @@ import torch
 from flax import nnx
 from torch import nn
 
-from converters import from_torch, to_torch
+from converters import from_torch, to_numpy
 from mljax import create_model
 from mljax.config import Part
 from mljax.layers.norm import BatchNorm
@@ -185,7 +185,7 @@ def test_a_training_step_matches_torchs_layers(bottleneck, cifar_stem, size):
             return (logits * cotangent).sum(), (logits, split_model(trained)[2])
 
         gradients, (logits, stats) = jax.jit(jax.grad(loss, has_aux=True))(params)
-        found = to_torch(merge_model(graph, gradients, stats))
+        found = to_numpy(merge_model(graph, gradients, stats))
     np.testing.assert_allclose(logits, expected_logits, atol=1e-10)
     assert found.keys() == expected.keys()
     for name, array in expected.items():

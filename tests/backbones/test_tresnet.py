@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from converters import from_torch, to_torch
+from converters import from_torch, to_numpy
 from mljax import create_model, list_models
 from mljax.backbones.tresnet import BasicBlock, Bottleneck
 from mljax.config import Part
@@ -153,7 +153,7 @@ def training_step(state, x, labels, dtype):
         return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, x)
 
     (loss, (logits, stats)), (grads, dx) = run(params, stats, x.astype(dtype))
-    by_name = to_torch(merge_model(graph, grads, stats))
+    by_name = to_numpy(merge_model(graph, grads, stats))
     return loss, logits, by_name, dx
 
 

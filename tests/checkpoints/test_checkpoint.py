@@ -75,7 +75,7 @@ def test_existing_folder_is_not_overwritten(saved):
 
 @pytest.mark.parametrize("step", ["write_description", "seal"])
 def test_failed_save_leaves_nothing(monkeypatch, tmp_path, step):
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(checkpoint, step, fail)

@@ -249,7 +249,7 @@ def test_lists_in_a_config_become_tuples():
     ("change", "facts"),
     [
         ({"image_sise": 1}, ["unknown field 'image_sise'; did you mean image_size?"]),
-        ({"image_size": "1"}, ["image_size", "`int`", "`str`"]),
+        ({"image_size": "1"}, ["image_size", "int", "`str`"]),
         ({"image_size": 0}, ["image_size must be positive", "got 0"]),
         ({"resize": "cubic"}, ["resize", "'cubic'"]),
         ({"mean": [0, 0, "x"]}, ["mean[2]", "`float`", "`str`"]),
@@ -275,11 +275,22 @@ def test_text_that_is_not_json_raises(text):
 
 def test_a_changed_config_is_named_by_its_fields_when_a_run_goes_on(tmp_path):
     file, config = tmp_path / "config.json", small_configs.config()
-    write_config(file, config, resumed=False)
-    write_config(file, config, resumed=True)
+    assert write_config(file, config, resumed=False) == ""
+    assert write_config(file, config, resumed=True) == ""
     changed = override(config, ["seed=3", "losses.0.kwargs.clip=0.1", "eval.threshold=0.5"])
     expected = "eval.threshold, losses.0.kwargs.clip, seed"
-    with pytest.warns(UserWarning, match=f"{tmp_path}.*{expected}"):
-        write_config(file, changed, resumed=True)
+    line = write_config(file, changed, resumed=True)
+    assert str(tmp_path) in line
+    assert line.endswith(f": {expected}")
     assert load_config(file) == changed
     assert changed_fields(to_json(config), to_json(config)) == []
+
+
+@pytest.mark.parametrize("left", [b"", b'{"data": {"rea', b"\xff\xfe{}"])
+def test_a_stored_config_that_was_cut_is_named_and_written_anew(tmp_path, left):
+    file = tmp_path / "config.json"
+    file.write_bytes(left)
+    line = write_config(file, small_configs.config(), resumed=True)
+    assert f"{file} was empty or cut" in line
+    assert load_config(file) == small_configs.config()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

@@ -38,7 +38,7 @@ NOT_POSITIVE = (0, -1)
 # {dataclass: {field: (values below or above its range, values at its ends)}}
 RANGES = {
     Preprocessing: {
-        "image_size": (NOT_POSITIVE, (1,)),
+        "image_size": ((*NOT_POSITIVE, (0, 8), (8, -1)), (1, (1, 2))),
         "mean": (((0.0, math.nan, 0.0), (math.inf, 0.0, 0.0)), ((-1.0, 0.0, 2.0),)),
         "std": (((1.0, 0.0, 1.0), (1.0, 1.0, -1.0), (math.inf, 1.0, 1.0)), ((1e-3, 1.0, 9.0),)),
     },
@@ -46,6 +46,7 @@ RANGES = {
         "batch_size": (NOT_POSITIVE, (1,)),
         "eval_batch_size": (NOT_POSITIVE, (1,)),
         "num_workers": ((-1,), (0,)),
+        "max_pixels": (NOT_POSITIVE, (1,)),
     },
     LossConfig: {"weight": ((), (-1.0, 0.0))},
     ParameterGroup: {"rate_factor": ((-0.1,), (0.0, 10.0))},

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from tests import golden
 
 SLOPES = {"mini_v2": {"stem_slope": 1e-6, "block_slope": 1e-6}}
 ASL_ZIP = golden.FOLDER / "ckpt_asl_zip.pth"
+ODD = Path(__file__).parents[1] / "data" / "odd" / "converters"
 LEGACY = golden.FOLDER / "ckpt_in21k_legacy.pth"
 
 
@@ -202,8 +204,56 @@ def test_the_command_takes_mids_and_their_descriptions(tmp_path):
 
 def test_the_command_says_where_it_cannot_verify(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("converters.convert.verify", lambda *args, **kwargs: None)
-    assert main([str(ASL_ZIP), str(tmp_path / "out"), "--verify"]) == 0
-    assert "there is no torch reference" in _said(capsys)[0]
+    assert main([str(ASL_ZIP), str(tmp_path / "out"), "--verify"]) == 3
+    assert "not verified: there is no torch reference" in _said(capsys)[0]
+    assert (tmp_path / "out" / "model.json").is_file()
+
+
+def _ten_classes(tmp_path):
+    tensors = golden.state_dict("tresnet_eval", "mini_64")
+    weight = tensors["head.fc.weight"]
+    rows = {"head.fc.weight": np.resize(weight, (10, weight.shape[1]))}
+    rows["head.fc.bias"] = np.zeros(10, np.float32)
+    torch.save({k: torch.tensor(v) for k, v in (tensors | rows).items()}, tmp_path / "ten.pth")
+    return str(tmp_path / "ten.pth")
+
+
+def test_class_names_are_read_with_or_without_a_byte_order_mark(tmp_path):
+    names = ODD / "names_bom.txt"
+    assert main([_ten_classes(tmp_path), str(tmp_path / "o"), "--class-names", str(names)]) == 0
+    assert load_model(tmp_path / "o").class_names == tuple("abcdefghij")
+
+
+@pytest.mark.parametrize("option", ["--class-names", "--class-descriptions"])
+def test_a_list_that_is_not_utf_8_is_named_with_its_line(tmp_path, capsys, option):
+    options = ["--class-names", str(ODD / "names_bom.txt")] if "desc" in option else []
+    options += [option, str(ODD / "names_latin.txt")]
+    assert main([_ten_classes(tmp_path), str(tmp_path / "out"), *options]) == 1
+    assert "names_latin.txt, line 1: byte 0xe9 is not UTF-8" in _said(capsys)[1]
+
+
+def test_a_list_of_too_few_class_names_is_named():
+    with pytest.raises(ValueError, match="names_bom.txt: 10 class names for 4 classes"):
+        from_torch(ASL_ZIP, class_names=ODD / "names_bom.txt")
+
+
+def test_an_unclear_order_of_class_names_is_an_error_unless_they_are_given(tmp_path):
+    content = torch.load(ASL_ZIP) | {"idx_to_class": {0: "a", "0": "b", 1: "c", 2: "d"}}
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="'a' and 'b' have the same index 0; give them"):
+        from_torch(tmp_path / "x.pth")
+    assert from_torch(tmp_path / "x.pth", class_names=list("abcd")).class_names[3] == "d"
+
+
+def test_the_command_takes_a_prefix_and_tells_of_averaged_weights(tmp_path, capsys):
+    tensors = {k: torch.tensor(v) for k, v in golden.state_dict("tresnet_eval", "mini_64").items()}
+    copy = {f"ema.{name}": tensor for name, tensor in tensors.items()}
+    plain = {f"model.{name}": tensor for name, tensor in tensors.items()}
+    torch.save({"state_dict": plain | copy, "epoch": 1}, tmp_path / "x.ckpt")
+    assert main([str(tmp_path / "x.ckpt"), str(tmp_path / "one")]) == 0
+    assert "averaged weights under 'ema.' (--prefix ema.)" in _said(capsys)[0]
+    assert main([str(tmp_path / "x.ckpt"), str(tmp_path / "two"), "--prefix", "ema"]) == 0
+    assert "only names under `ema.`" in _said(capsys)[0]
 
 
 @pytest.mark.parametrize("difference", [0.1, float("nan")])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from converters import SYSTEMS, from_torch, to_torch
+from converters import SYSTEMS, from_torch, to_numpy
 from converters.convert import main
 from converters.models import detect
 from converters.systems.system import Detection, System
@@ -58,7 +58,7 @@ def test_another_network_is_refused_with_its_first_names_and_what_is_known():
 
 def test_an_unknown_naming_is_answered_with_the_known():
     with pytest.raises(ValueError, match="original or timm or supcon .*'tim'.*timm"):
-        to_torch(small(), naming="tim")
+        to_numpy(small(), naming="tim")
 
 
 # A system that is told apart by a prefix, has an array that no file holds, and its own statistics.
@@ -110,7 +110,7 @@ def toy(monkeypatch):
         logits=_toy_logits,
     )
     monkeypatch.setitem(SYSTEMS, "toy", system)
-    tensors = to_torch(small(), naming="original")
+    tensors = to_numpy(small(), naming="original")
     return {f"toy.{name}": a for name, a in tensors.items() if name != "fc.bias"}
 
 
@@ -119,7 +119,7 @@ def test_a_new_system_is_one_entry(toy):
     model = from_torch(toy, brightness=0.5, bias=bias)
     assert model.preprocessing.mean == (0.5, 0.5, 0.5)
     np.testing.assert_array_equal(model.head.linear.bias[...], bias)
-    exported = to_torch(model, naming="toy")
+    exported = to_numpy(model, naming="toy")
     assert list(exported) == list(toy)
     for name, array in exported.items():
         np.testing.assert_array_equal(array, toy[name])

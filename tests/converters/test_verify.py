@@ -1,11 +1,13 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from converters import from_torch, to_torch
+from converters import from_torch, to_numpy, to_torch
 from converters.verify import verify
 from mljax import create_model
 from tests import golden
+from tests.converters.small_resnet import small
 
 SLOPES = {"mini_v2": {"stem_slope": 1e-6, "block_slope": 1e-6}}
 
@@ -62,3 +64,27 @@ def test_verify_fails_a_wrong_weight_of_an_ml_decoder():
     model = from_torch(tensors)
     tensors["head.decoder.duplicate_pooling_bias"][:3] += 0.1
     assert not verify(model, tensors, image_size=32).passed
+
+
+def test_rounding_in_float32_is_no_fault_of_the_conversion():
+    tensors = golden.state_dict("tresnet_eval", "mini_64")
+    body = {name: array for name, array in tensors.items() if not name.startswith("head.")}
+    images = np.random.default_rng(0).uniform(size=(2, 32, 32, 3)).astype(np.float32)
+    pooled = np.asarray(from_torch(body)(jnp.asarray(images))["pooled"], np.float64)
+    # Large weights that cancel out on the images that are compared.
+    weights = np.random.default_rng(1).normal(size=tensors["head.fc.weight"].shape) * 1e6
+    weights -= weights @ np.linalg.pinv(pooled) @ pooled
+    tensors["head.fc.weight"] = weights.astype(np.float32)
+    result = verify(from_torch(tensors), tensors, image_size=32)
+    assert result.float32_difference > 1
+    assert result.difference < 1e-6
+    assert result.passed
+
+
+def test_a_wrong_weight_is_wrong_in_float64_too():
+    tensors = to_numpy(small())
+    model = from_torch(tensors)
+    tensors["fc.bias"] = tensors["fc.bias"] + 0.1
+    result = verify(model, tensors, image_size=32)
+    assert not result.passed
+    assert result.difference == pytest.approx(0.1, rel=1e-4)

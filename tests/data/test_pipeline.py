@@ -1,5 +1,6 @@
 """The pipeline: complete, reproducible, resumable, the same for any number of hosts and workers."""
 
+import errno
 import multiprocessing
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mljax.config.schema import Preprocessing
+from mljax.data import pipeline
 from mljax.data.augment.cutout import cutout
 from mljax.data.augment.randaugment import randaugment
 from mljax.data.pipeline import eval_batches, train_batches
@@ -260,3 +262,35 @@ def test_unclosed_workers_leave_no_word_and_no_memory_at_exit(tmp_path):
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "3 (8, 32, 32, 3)\n", "")
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_named():
+    options = {"preprocessing": PREPROCESSING, "batch_size": 4, "seed": 3, "num_workers": 1}
+    with train_batches(_records(20), **options) as batches:
+        next(batches)
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        with pytest.raises(ChildProcessError, match="ended by SIGKILL") as error:
+            for _ in range(20):
+                next(batches)
+    assert "data.num_workers=1" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Worker process was terminated unexpectedly with exit code -7. Search"),
+    ],
+)
+def test_full_shared_memory_is_named_with_what_to_do(error):
+    found = str(pipeline._of_workers(error, 3))
+    for text in ("/dev/shm", "data.num_workers (3)", "--shm-size"):
+        assert text in found
+
+
+def test_other_errors_of_workers_stay_as_they_are():
+    error = ValueError("a.jpg cannot be read")
+    assert pipeline._of_workers(error, 2) is error

@@ -153,10 +153,18 @@ def test_sparse_labels_are_matched_by_name_too():
     np.testing.assert_array_equal(np.stack(list(records.labels)), dense[:, ORDER])
 
 
-def test_other_class_names_are_matched_by_position_with_a_warning():
+def test_names_that_match_in_part_are_refused_with_both_sides():
     model = networks.model(class_names=("null", *CLASS_NAMES[1:]))
-    with pytest.warns(UserWarning, match="1 classes .* null / zero"):
-        records = in_order_of(model, _records())
+    with pytest.raises(ValueError, match="null.* zero.*--match position"):
+        in_order_of(model, _records())
+
+
+@pytest.mark.parametrize("match", ["name", "position"])
+def test_other_class_names_are_matched_by_position_with_a_warning(match):
+    names = ("null", *CLASS_NAMES[1:]) if match == "position" else tuple("abcdefghij")
+    model = networks.model(class_names=names)
+    with pytest.warns(UserWarning, match=f"{names[0]} / zero"):
+        records = in_order_of(model, _records(), match)
     assert records.class_names == model.class_names
     np.testing.assert_array_equal(records.labels, _records().labels)
 

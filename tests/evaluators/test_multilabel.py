@@ -88,14 +88,14 @@ def test_what_is_printed_says_what_partial_labels_leave_out():
     found = evaluate_scores(scores, labels)
     shown = _printed(found, NAMES)
     assert "75.0% of the entries are annotated" in shown
-    assert "undefined for 1 classes" in shown
+    assert "undefined for 1 class," in shown
     assert metrics_json(found, NAMES)["classes"][1]["AP"] is None
 
 
 def test_what_is_printed_says_that_classes_without_positive_count():
     scores, labels = _scores_and_labels()
     labels[:, 2] = 0
-    assert "1 classes have no positive" in _printed(evaluate_scores(scores, labels), NAMES)
+    assert "1 class has no positive" in _printed(evaluate_scores(scores, labels), NAMES)
 
 
 def test_of_many_classes_the_highest_and_the_lowest_are_printed():

@@ -9,7 +9,7 @@ import pytest
 from mljax import train
 from mljax.config import LossConfig, override, part
 from mljax.data.records import Records
-from mljax.training.parts import check_batch_sizes, check_same_classes, resolve_parts
+from mljax.training.parts import check_batch_sizes, in_training_order, resolve_parts
 from mljax.training.schedules import one_cycle
 from tests import small_configs
 
@@ -120,14 +120,20 @@ def _records(*class_names, vectors=None):
 
 
 def test_splits_of_different_classes_are_refused():
-    check_same_classes(_records("a", "b"), _records("a", "b"))
-    with pytest.raises(ValueError, match=r"different classes: \('a',\).*\('b',\)"):
-        check_same_classes(_records("a"), _records("b"))
+    with pytest.raises(ValueError, match="different classes: the training split .* a; .* has b"):
+        in_training_order(_records("a"), _records("b"))
 
 
 def test_splits_of_different_classes_with_vectors_are_accepted():
     records = functools.partial(_records, vectors=np.zeros((1, 2), np.float32))
-    check_same_classes(records("a"), records("b"))
+    assert in_training_order(records("a"), records("b")).class_names == ("b",)
+
+
+def test_classes_in_another_order_are_put_in_that_of_the_training_split():
+    evaluation = _records("b", "a")
+    evaluation.labels[:, 0] = 1
+    matched = in_training_order(_records("a", "b"), evaluation)
+    assert (matched.class_names, matched.labels[0].tolist()) == (("a", "b"), [0, 1])
 
 
 NO_BLOCKS = "model.backbone.kwargs.layers=(0, 0, 0, 0)"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from converters import from_torch, to_torch
+from converters import from_torch, to_numpy
 from mljax import create_model
 from mljax.config import loss, part
 from mljax.models.arrays import merge_model
@@ -65,7 +65,7 @@ def test_six_steps_follow_the_originals_trajectory(suffix, tolerance):
             ("ema_", state.ema_params, state.ema_statistics),
         ):
             trained = merge_model(graph, params, statistics)
-            found = to_torch(trained)
+            found = to_numpy(trained)
             for kind in ("param", "stat"):
                 names = row["extra"][f"{kind}_names"]
                 norms = [np.linalg.norm(found[name].ravel()) for name in names]
@@ -77,7 +77,7 @@ def test_six_steps_follow_the_originals_trajectory(suffix, tolerance):
                 logits, expected[f"{prefix}eval_logits{suffix}"], rtol=tolerance, atol=tolerance
             )
         np.testing.assert_allclose(
-            to_torch(merge_model(graph, state.params, state.statistics))["head.fc.weight"][:, :16],
+            to_numpy(merge_model(graph, state.params, state.statistics))["head.fc.weight"][:, :16],
             expected["fc_weight" + suffix],
             rtol=tolerance,
             atol=tolerance,
@@ -231,3 +231,36 @@ def test_the_prior_is_the_mean_prediction_in_training_mode_over_valid_images(cou
     prior, scores = state.trackers["class_prior"], np.concatenate(scores)
     assert prior["count"] == len(scores) == 21
     np.testing.assert_allclose(prior["mean"], scores.mean(0), atol=1e-5)
+
+
+class _OverflowingBackbone(networks.PixelBackbone):
+    """Counts to infinity, while outputs, gradients and updates stay finite."""
+
+    def __call__(self, images):
+        found = super().__call__(images)
+        self.batches[...] = jnp.where(images.max() > 2, jnp.inf, self.batches[...])
+        return found
+
+
+def test_a_running_statistic_that_is_not_finite_leaves_the_step_out():
+    first, step = _make(networks.pixel_model(10, _OverflowingBackbone()))
+    before, metrics = step(first, _batch())
+    assert metrics["finite"]
+    batch = _batch()
+    after, metrics = step(before, batch | {"images": batch["images"] * 3})
+    assert np.isfinite([metrics["loss"], metrics["gradient_norm"]]).all()
+    assert not metrics["finite"]
+    moved = {"step": before.step, "skipped": before.skipped}
+    jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(after, **moved), before)
+    with pytest.raises(NonFiniteError, match="step 2: .*a running variance"):
+        check_finite(metrics, 2)
+
+
+def test_an_array_that_begins_infinite_is_no_fault_of_a_step():
+    # As the best value of an optimizer that looks for a plateau.
+    first, step = _make(networks.pixel_model(10))
+    statistics = {path: jnp.full_like(array, jnp.inf) for path, array in first.statistics.items()}
+    infinite = {"statistics": statistics, "ema_statistics": statistics}
+    after, metrics = step(dataclasses.replace(first, **infinite), _batch())
+    assert metrics["finite"]
+    assert int(after.skipped) == 0

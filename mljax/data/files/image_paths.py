@@ -31,7 +31,9 @@ class ImagePaths(Sequence[str]):
         self.folder = str(folder)
         self.pattern = pattern
         try:
-            pattern.format(name="name")
+            # No two images may have one path.
+            if pattern.format(name="0x") == pattern.format(name="0y"):
+                raise ValueError("the same path for two names")
         except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"pattern: got {pattern!r} ({type(error).__name__} {error}), expected a path with "

@@ -1,7 +1,6 @@
 """CSV files with a row an image and columns of labels, checked line by line."""
 
 import csv
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int8
+
+from mljax.data.files.folders import Listings
+from mljax.data.files.names import class_name
+from mljax.data.files.text import read_lines, separator_note
 
 # pandas writes 1.0 where a column once had a gap.
 ABSENT_PRESENT = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
@@ -63,22 +66,21 @@ class LabelTable:
 
         Names are relative to the folder, in which there may be others, or absolute.
         """
-        # One listing a folder, since a question a file is slow on network disks.
-        listings: dict[Path, set[str]] = {}
-        first_row: dict[Path, int] = {}
+        listings = Listings()
+        first_row: dict[str, int] = {}
+        paths = []
         for number, row in enumerate(self.rows):
             name = row[column].strip() + suffix
             path = folder / name
-            earlier = first_row.setdefault(path, number)
+            earlier = first_row.setdefault(os.path.normpath(path), number)
             if earlier != number:
                 raise self.error(
                     number, f"{name} is already in line {self.lines[earlier]}; keep one of them"
                 )
-            if path.parent not in listings:
-                listings[path.parent] = _files(path.parent)
-            if path.name not in listings[path.parent]:
+            if not listings.has(path):
                 raise self.error(number, f"there is no image file {path}")
-        return [str(path) for path in first_row]
+            paths.append(str(path))
+        return paths
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "LabelTable":
         """Returns the table of some rows, in the order given."""
@@ -98,15 +100,18 @@ def read_label_table(path: Path, first_column: str | None = None) -> LabelTable:
       first_column: what the header must begin with, or None for anything.
 
     Raises:
-      ValueError: for a missing file, one that is not UTF-8 or has no row, a header that begins
-        otherwise or names a column twice, a quote that is not closed, or a row of another length
-        than the header; the message names the file and the line.
+      ValueError: for a missing file, one that is not UTF-8 or has no row, cells that are not
+        separated by commas, a header that begins otherwise or names a column twice, a quote that is
+        not closed, or a row of another length than the header; the message names the file and the
+        line.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a CSV file with a row an image")
     numbered = read_rows(path)
     _, cells = next(numbered, (1, []))
-    header = tuple(name.strip() for name in cells)
+    header = tuple(class_name(name) for name in cells)
+    if header and (note := separator_note(header[0])):
+        raise ValueError(f"{path}, line 1: got the header {','.join(header)[:80]!r}{note}")
     if first_column not in (None, *header[:1]):
         raise ValueError(
             f"{path}, line 1: got the header {','.join(header)[:80]!r}, expected one that begins "
@@ -133,35 +138,17 @@ def read_label_table(path: Path, first_column: str | None = None) -> LabelTable:
     return LabelTable(path, header, rows, lines)
 
 
-def read_utf8(path: Path) -> str:
-    """Returns the text of a file, with its line ends and without a byte order mark.
+def read_rows(path: Path, *, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Yields the rows of a CSV file, each with the line that it begins in; one is in memory.
 
-    Raises:
-      ValueError: if it is not UTF-8; the message names the line.
-    """
-    try:
-        # Spreadsheets put a byte order mark in front, which utf-8-sig removes.
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = len((error.object[: error.start] + b".").splitlines())
-        raise ValueError(
-            f"{path}, line {line}: byte {error.object[error.start]:#04x} is not UTF-8; "
-            "save it as UTF-8"
-        ) from None
-    # UTF-16 without a byte order mark, which passes as UTF-8.
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise ValueError(f"{path}, line {line}: byte 0x00 is not text; save it as UTF-8")
-    return text
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yields the rows of a CSV file, each with the line that it begins in.
+    Args:
+      path: of the file.
+      strict: whether quotes have to end where their cells do.
 
     Raises:
       ValueError: for a file that is not UTF-8 or whose quotes do not fit; it names the line.
     """
-    reader = csv.reader(io.StringIO(read_utf8(path), newline=""), strict=True)
+    reader = csv.reader(read_lines(path), strict=strict)
     line = 1
     try:
         for row in reader:
@@ -172,10 +159,3 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(
             f"{path}, line {line}: a quote is not closed where its cell ends ({error})"
         ) from None
-
-
-def _files(folder: Path) -> set[str]:
-    if not os.path.isdir(folder):
-        return set()
-    with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if entry.is_file()}

@@ -1,6 +1,7 @@
 """Arrays in numpy's files, with errors that name the file."""
 
 import tokenize
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,12 @@ def read_npy(path: Path, expected: str) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected {expected} as .npy")
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            # A file that Python 2 wrote.
+            warnings.simplefilter("ignore", UserWarning)
             return np.lib.format.read_array(file, allow_pickle=False)
     # A damaged header does not always end in numpy's own error.
-    except (ValueError, tokenize.TokenError) as error:
+    except (ValueError, TypeError, SyntaxError, MemoryError, tokenize.TokenError) as error:
         raise ValueError(
             f"{path}: not an array saved by numpy.save ({error}); expected {expected}"
         ) from None

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from mljax.data.files.folders import Listings
 from mljax.data.files.label_table import LabelTable, read_label_table
 from mljax.data.files.npy import read_npy
 from mljax.data.records import Records
@@ -75,8 +76,12 @@ def adp(split: str, *, root: str | Path, level: str = "L1") -> Records:
 def _row_numbers(path: Path, table: LabelTable) -> Int[np.ndarray, " n"]:
     """Returns the rows of a split."""
     if not path.is_file():
-        splits = sorted(file.stem for file in path.parent.glob("*.npy"))
-        raise ValueError(f"{path}: no such file; the splits are {', '.join(splits) or 'missing'}")
+        files = [name for name in Listings().files(path.parent) if not name.startswith(".")]
+        splits = [name.removesuffix(".npy") for name in files if name.endswith(".npy")]
+        raise ValueError(
+            f"{path}: no such file; the splits are {', '.join(splits) or 'missing'}, got "
+            f"{path.stem!r}"
+        )
     rows = read_npy(path, "a list of row numbers")
     if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mljax.data.files.folders import split_names
 from mljax.data.files.label_table import LabelTable, read_label_table
+from mljax.data.files.names import check_class_names
 from mljax.data.records import Records
 
 # KMCL's normalization of ChestX-ray14, of images in [0, 1].
@@ -66,9 +68,18 @@ def chest_xray(
         any image; the message names the file and the line.
     """
     root = Path(root)
-    table = read_label_table(root / f"{split}_label.csv")
-    columns = _columns_by_position(table) if class_names is None else table.columns(class_names)
-    names = tuple(table.header[column] for column in columns)
+    path = root / f"{split}_label.csv"
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: no such file; expected a CSV file with a row an image; "
+            f"{split_names([path], split)}"
+        )
+    table = read_label_table(path)
+    if class_names is None:
+        columns = _columns_by_position(table)
+    else:
+        columns = table.columns(check_class_names(class_names, "class_names"))
+    names = check_class_names([table.header[column] for column in columns], f"{path}, line 1")
     labels = table.labels(columns)
     kept = np.flatnonzero(labels.any(axis=1) | keep_without_finding)
     if not len(kept):

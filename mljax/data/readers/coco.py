@@ -4,20 +4,22 @@ Lin et al., "Microsoft COCO", https://arxiv.org/abs/1405.0312. A class is presen
 one object of it is annotated, crowds included, as in Alibaba-MIIL/ASL helper_functions.py.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from mljax.data.files.coco_json import Annotations, read_annotations
+from mljax.data.files.folders import Listings, one_row_each, split_names
+from mljax.data.files.names import Id, check_file_name, check_id
+from mljax.data.files.text import read_utf8
 from mljax.data.records import Records
 
 _YEARS = (2014, 2017)
 
 # Ids, or the file that lists them.
-_Ids = Sequence[int] | str | Path
+_Ids = Sequence[Id] | str | Path
 
 
 def coco(
@@ -27,10 +29,13 @@ def coco(
     year: int | None = None,
     keep_unannotated: bool = False,
     image_ids: _Ids | Mapping[str, _Ids] | None = None,
+    exclude: Sequence[str | int] = (),
 ) -> Records:
     """Reads one split of a COCO folder.
 
-    The classes are the file's `categories`, in its order.
+    The classes are the file's `categories`, in its order. Ids are whole numbers or text. An image
+    is where `file_name` says: under the split's folder, else under `root`, or where an absolute
+    path leads.
 
     Args:
       split: `train` or `val`, or whatever precedes the year in the names.
@@ -42,9 +47,12 @@ def coco(
       image_ids: the ids to keep, in this order; or a text file of them, one a line, in integer or
         in floating-point notation. None keeps all. A config, whose training split alone is a
         subset, gives `{"train": file}`; then the other splits keep all.
+      exclude: names of categories that are no classes, such as the root of a hierarchy, or their
+        numbers where another has the same name.
 
     Raises:
-      ValueError: if a file, an image or a field is missing, or an id is unknown.
+      ValueError: if a file, an image or a field is missing, an id or a name is none, unknown or
+        occurs twice, or two images are one file; the message names the file.
     """
     path = _annotation_file(split, Path(root), year)
     if isinstance(image_ids, Mapping):
@@ -52,20 +60,21 @@ def coco(
             # A misspelled split must not pass for one that keeps all.
             _annotation_file(name, Path(root), year)
         image_ids = image_ids.get(split)
-    names, columns, files, pairs = _parse(path)
-    ids = list(files) if keep_unannotated else list(dict.fromkeys(pairs[:, 0].tolist()))
+    content = read_annotations(path, "COCO's format", exclude)
+    ids = list(dict.fromkeys(image for image, _ in content.pairs))
+    if keep_unannotated:
+        ids = list(content.images)
     if image_ids is not None:
         ids = _select(ids, image_ids, path)
 
-    labels = np.zeros((len(ids), len(names)), np.int8)
-    row_of = {image_id: row for row, image_id in enumerate(ids)}
-    rows = np.array([row_of.get(image_id, -1) for image_id in pairs[:, 0].tolist()], np.int64)
-    chosen = rows >= 0
-    labels[rows[chosen], [columns[category] for category in pairs[chosen, 1].tolist()]] = 1
+    labels = np.zeros((len(ids), len(content.class_names)), np.int8)
+    row_of = {image: row for row, image in enumerate(ids)}
+    kept = [(row_of[image], content.column_of[c]) for image, c in content.pairs if image in row_of]
+    rows, columns = np.array(kept, np.int64).reshape(-1, 2).T
+    labels[rows, columns] = 1
 
-    folder = Path(root) / path.stem.removeprefix("instances_")
-    images = _image_paths(folder, [files[image_id] for image_id in ids])
-    return Records(images=images, labels=labels, class_names=names)
+    images = _image_paths(Path(root), path.stem.removeprefix("instances_"), content, ids)
+    return Records(images=images, labels=labels, class_names=content.class_names)
 
 
 def _annotation_file(split: str, root: Path, year: int | None) -> Path:
@@ -75,48 +84,19 @@ def _annotation_file(split: str, root: Path, year: int | None) -> Path:
     if len(found) > 1:
         raise ValueError(f"{root} holds both COCO 2014 and 2017: say which by year=2014 or 2017")
     if not found:
-        raise ValueError(f"no COCO annotations: expected {' or '.join(map(str, candidates))}")
+        raise ValueError(
+            f"no COCO annotations: expected {' or '.join(map(str, candidates))}; "
+            f"{split_names(candidates, split)}"
+        )
     return found[0]
 
 
-def _parse(path: Path) -> tuple[tuple[str, ...], dict[int, int], dict[int, str], np.ndarray]:
-    """Returns class names, {category id: column}, {image id: file}, and `[n, 2]` id pairs."""
-    try:
-        content = json.loads(path.read_bytes(), object_hook=_without_outlines)
-        names = tuple(category["name"] for category in content["categories"])
-        columns = {c["id"]: column for column, c in enumerate(content["categories"])}
-        files = {image["id"]: image["file_name"] for image in content["images"]}
-        flat = [(note["image_id"], note["category_id"]) for note in content["annotations"]]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from None
-    except KeyError as error:
-        raise ValueError(f"{path}: not in COCO's format, field {error} is missing") from None
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not in COCO's format ({error})") from None
-    if len(set(names)) < len(names) or len(columns) < len(names):
-        raise ValueError(f"{path}: a category's name or id occurs twice")
-    if len(files) < len(content["images"]):
-        raise ValueError(f"{path}: an image's id occurs twice")
-    for image_id, category_id in flat:
-        if image_id not in files or category_id not in columns:
-            raise ValueError(
-                f"{path}: an annotation names image {image_id} and category {category_id}, "
-                "which are not both in the file"
-            )
-    return names, columns, files, np.array(flat, np.int64).reshape(-1, 2)
-
-
-def _without_outlines(thing: dict[str, Any]) -> dict[str, Any]:
-    """Drops, while parsing, what makes up most of the file and most of its memory."""
-    thing.pop("segmentation", None)
-    return thing
-
-
-def _select(known: list[int], wanted: _Ids, path: Path) -> list[int]:
-    source, ids = "image_ids", wanted
-    if isinstance(ids, str | Path):
-        source, ids = str(wanted), _read_ids(Path(ids))
-    missing = sorted(set(ids) - set(known))
+def _select(known: list[Id], wanted: _Ids, path: Path) -> list[Id]:
+    if isinstance(wanted, str | Path):
+        source, ids = str(wanted), _read_ids(Path(wanted), known)
+    else:
+        source, ids = "image_ids", [check_id(value, "image_ids") for value in wanted]
+    missing = sorted(set(ids) - set(known), key=str)
     if missing:
         raise ValueError(
             f"{source}: {len(missing)} ids, such as {missing[0]}, are not among the images of "
@@ -127,28 +107,58 @@ def _select(known: list[int], wanted: _Ids, path: Path) -> list[int]:
     return list(ids)
 
 
-def _read_ids(path: Path) -> list[int]:
+def _read_ids(path: Path, known: list[Id]) -> list[Id]:
     if not path.is_file():
         raise ValueError(f"image_ids: there is no file {path}")
-    try:
-        # COCO's subsets for KMCL are lists in numpy's default notation, 5.782500000000000000e+05.
-        values = [float(line) for line in path.read_text().split()]
-        ids = [int(value) for value in values]
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: expected one whole number a line ({error})") from None
-    if ids != values:
-        raise ValueError(f"{path}: expected one whole number a line")
+    by_text = {str(value): value for value in known}
+    ids = []
+    for number, line in enumerate(read_utf8(path).splitlines(), 1):
+        text = line.strip()
+        if text in by_text:
+            ids.append(by_text[text])
+        elif text:
+            ids.append(_number(text, path, number))
     return ids
 
 
-def _image_paths(folder: Path, files: list[str]) -> list[str]:
-    if not folder.is_dir():
-        raise ValueError(f"there is no image folder {folder}")
-    # One listing instead of a question a file, which is slow on network disks.
-    present = set(os.listdir(folder))
-    missing = [name for name in files if name not in present]
+def _number(text: str, path: Path, line: int) -> int:
+    try:
+        # COCO's subsets for KMCL are lists in numpy's default notation, 5.782500000000000000e+05.
+        value = float(text)
+        if value == int(value):
+            return int(value)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(
+        f"{path}: expected one whole number a line, or an id that the annotations have; line "
+        f"{line} holds {text!r:.80}"
+    )
+
+
+def _image_paths(root: Path, folder: str, content: Annotations, ids: list[Id]) -> list[str]:
+    listings = Listings()
+    paths, missing = [], []
+    for image in ids:
+        fields = content.images[image]
+        if "file_name" not in fields:
+            raise ValueError(
+                f"{content.path}: not in COCO's format, field 'file_name' is missing in image "
+                f"{image}"
+            )
+        name = check_file_name(fields["file_name"], content.where(image))
+        candidates = [os.path.join(base, name) for base in (root / folder, root)]
+        found = next(filter(listings.has, candidates), None)
+        paths.append(found or candidates[0])
+        if found is None:
+            missing.append(name)
     if missing:
+        if not (root / folder).is_dir():
+            raise ValueError(
+                f"there is no image folder {root / folder}, nor is {missing[0]} in {root}"
+            )
         raise ValueError(
-            f"{folder}: {len(missing)} of {len(files)} images are missing, such as {missing[0]}"
+            f"{root / folder}: {len(missing)} of {len(ids)} images are missing, such as "
+            f"{missing[0]}"
         )
-    return [os.path.join(folder, name) for name in files]
+    one_row_each(paths, [f"image {image}" for image in ids], str(content.path))
+    return paths

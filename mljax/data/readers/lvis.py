@@ -5,13 +5,14 @@ https://arxiv.org/abs/1908.03195. For each image some of the 1,203 classes are a
 and some are verified to be absent (`neg_category_ids`); nobody looked for the others.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from mljax.data.files.coco_json import Annotations, check_known, read_annotations
+from mljax.data.files.folders import one_row_each, split_names
 from mljax.data.files.image_paths import present_images
+from mljax.data.files.names import Id, check_file_name, check_id
 from mljax.data.records import Records
 from mljax.data.sparse_labels import SparseLabels
 
@@ -43,7 +44,8 @@ def lvis(
 
     Raises:
       ValueError: if a file, an image or a field is missing, or for a class or an image that the
-        file does not define, or a class that is both present and absent.
+        file does not define, a class that is both present and absent, an id or a name that is
+        none or occurs twice, two images that are one file; the message names the file.
     """
     path = _annotation_file(Path(root), split, annotations)
     names, files, labels = _parse(path)
@@ -63,59 +65,60 @@ def _annotation_file(root: Path, split: str, annotations: str | Path | None) -> 
     for path in candidates:
         if path.is_file():
             return path
-    raise ValueError(f"no LVIS annotations: expected {' or '.join(map(str, candidates))}")
+    expected = f"no LVIS annotations: expected {' or '.join(map(str, candidates))}"
+    if annotations is not None:
+        raise ValueError(expected)
+    raise ValueError(f"{expected}; {split_names(candidates, split)}")
 
 
 def _parse(path: Path) -> tuple[tuple[str, ...], list[str], SparseLabels]:
     """Returns the class names, and the file and the labels of each image."""
-    try:
-        content = json.loads(path.read_bytes(), object_hook=_shrink)
-        names = tuple(category["name"] for category in content["categories"])
-        column_of = {category["id"]: c for c, category in enumerate(content["categories"])}
-        images, present = content["images"], content["annotations"]
-        row_of = {image["id"]: row for row, image in enumerate(images)}
-        files = [_file(path, image) for image in images]
-        absent = [(image["id"], c) for image in images for c in image["neg_category_ids"]]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from None
-    except KeyError as error:
-        raise ValueError(f"{path}: not in the format of LVIS, field {error} is missing") from None
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not in the format of LVIS ({error})") from None
-    if not all(isinstance(pair, tuple) for pair in present):
-        raise ValueError(f"{path}: an annotation lacks image_id or category_id")
-    if len(column_of) < len(names) or len(row_of) < len(images):
-        raise ValueError(f"{path}: the id of a category or an image occurs twice")
-    pairs = [*present, *absent]
-    for image, category in pairs:
-        if image not in row_of or category not in column_of:
-            raise ValueError(
-                f"{path}: image {image} has category {category}, which are not both in the file"
-            )
-    if both := set(present) & set(absent):
-        image, category = min(both)
+    content = read_annotations(path, "the format of LVIS")
+    files = [_file(content, image) for image in content.images]
+    one_row_each(files, [f"image {image}" for image in content.images], str(path))
+    absent = [(image, c) for image in content.images for c in _absent(content, image)]
+    if both := set(content.pairs) & set(absent):
+        image, category = min(both, key=str)
         raise ValueError(f"{path}: category {category} is both present and absent in image {image}")
+    row_of = {image: row for row, image in enumerate(content.images)}
+    pairs = [*content.pairs, *absent]
     labels = SparseLabels.from_annotations(
         np.array([row_of[image] for image, _ in pairs], np.int32),
-        np.array([column_of[category] for _, category in pairs], np.int32),
-        np.arange(len(pairs)) < len(present),
-        shape=(len(images), len(names)),
+        np.array([content.column_of[category] for _, category in pairs], np.int32),
+        np.arange(len(pairs)) < len(content.pairs),
+        shape=(len(content.images), len(content.class_names)),
     )
-    return names, files, labels
+    return content.class_names, files, labels
 
 
-def _shrink(thing: dict[str, Any]) -> Any:  # noqa: ANN401
-    """Makes a pair of an annotation while the file is parsed: its outline is most of the file."""
-    if "image_id" in thing and "category_id" in thing:
-        return thing["image_id"], thing["category_id"]
-    return thing
+def _field(content: Annotations, image: Id, name: str) -> object:
+    fields = content.images[image]
+    if name not in fields:
+        raise ValueError(
+            f"{content.path}: not in the format of LVIS, field {name!r} is missing in image {image}"
+        )
+    return fields[name]
 
 
-def _file(path: Path, image: dict[str, Any]) -> str:
-    parts = image["coco_url"].rsplit("/", 2)
+def _absent(content: Annotations, image: Id) -> list[Id]:
+    listed = _field(content, image, "neg_category_ids")
+    if not isinstance(listed, list):
+        raise ValueError(
+            f"{content.where(image)}: neg_category_ids is {listed!r:.80}, expected a list of "
+            "category ids; not in the format of LVIS"
+        )
+    ids = [check_id(value, f"{content.where(image)}: neg_category_ids") for value in listed]
+    for category in ids:
+        check_known(content, "neg_category_ids", image, category)
+    return ids
+
+
+def _file(content: Annotations, image: Id) -> str:
+    url = _field(content, image, "coco_url")
+    where = f"{content.path}: not in the format of LVIS: image {image}"
+    parts = check_file_name(url, where).rsplit("/", 2)
     if len(parts) < 3:
         raise ValueError(
-            f"{path}: image {image['id']} has the coco_url {image['coco_url']!r}, expected it to "
-            "end in /FOLDER/FILE"
+            f"{content.where(image)} has the coco_url {url!r}, expected it to end in /FOLDER/FILE"
         )
     return f"{parts[1]}/{parts[2]}"

@@ -12,16 +12,20 @@ The last one is published as a torch file; make it an array once by
     python -c "import numpy, torch; numpy.save('wordvec_array', torch.load('wordvec_array.pth'))"
 """
 
-import json
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from mljax.data.files.folders import one_row_each
 from mljax.data.files.image_paths import present_images
-from mljax.data.files.label_table import read_label_table, read_utf8
+from mljax.data.files.label_table import read_label_table
+from mljax.data.files.names import class_name
 from mljax.data.files.npy import read_npy
+from mljax.data.files.text import read_json
 from mljax.data.records import Records
 
 
@@ -56,15 +60,17 @@ def nus_wide_zsl(
     root = Path(root)
     rows = _read(root / "data.csv")
     names = _class_set(root, rows, _default_set(split, class_set))
-    chosen = [(path, labels) for path, labels, of in rows if of == split]
+    chosen = [row for row in rows if row.split == split]
     if not chosen:
-        splits = sorted({of for _, _, of in rows})
+        splits = sorted({row.split for row in rows})
         raise ValueError(f"{root / 'data.csv'}: no row is of split {split!r}; there are {splits}")
+    lines = [f"line {row.line}" for row in chosen]
+    one_row_each([row.image for row in chosen], lines, str(root / "data.csv"))
     column = {name: number for number, name in enumerate(names)}
     labels = np.zeros((len(chosen), len(names)), np.int8)
-    for row, (_, listed) in enumerate(chosen):
-        labels[row, [column[name] for name in listed if name in column]] = 1
-    paths = [str(root / path) for path, _ in chosen]
+    for number, row in enumerate(chosen):
+        labels[number, [column[name] for name in row.labels if name in column]] = 1
+    paths = [str(root / row.image) for row in chosen]
     if not keep_unlabeled:
         labeled = np.flatnonzero(labels.any(axis=1))
         if not len(labeled):
@@ -132,10 +138,18 @@ def _load(path: Path) -> Float[np.ndarray, "w all"]:
         raise ValueError(f"{path}: got shape {vectors.shape}, expected [300, classes]")
     if not np.issubdtype(vectors.dtype, np.floating):
         raise ValueError(f"{path}: got {vectors.dtype}, expected floating-point word vectors")
-    return vectors.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        vectors = vectors.astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"{path}: a word vector holds a number that is not finite as float32")
+    return vectors
 
 
-_Row = tuple[str, list[str], str]
+class _Row(NamedTuple):
+    line: int
+    image: str
+    labels: list[str]
+    split: str
 
 
 def _default_set(split: str, class_set: str | None) -> str:
@@ -146,7 +160,7 @@ def _default_set(split: str, class_set: str | None) -> str:
 
 
 def _sorted_names(rows: Sequence[_Row]) -> tuple[str, ...]:
-    return tuple(sorted({name for _, labels, _ in rows for name in labels}))
+    return tuple(sorted({name for row in rows for name in row.labels}))
 
 
 def _class_set(root: Path, rows: Sequence[_Row], class_set: str) -> tuple[str, ...]:
@@ -158,15 +172,13 @@ def _class_set(root: Path, rows: Sequence[_Row], class_set: str) -> tuple[str, .
     path = root / "benchmark_81_v0.json"
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected the lists of train and test classes")
-    text = read_utf8(path)
-    try:
-        sets = json.loads(text)
-        tested = set(sets["test class"])
-        trained = set(sets["train class"]) if "train class" in sets else set(everything) - tested
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path}: expected the lists `train class` and `test class` ({error})"
-        ) from None
+    sets = read_json(path)
+    if not isinstance(sets, dict) or "test class" not in sets:
+        raise ValueError(f"{path}: expected the lists `train class` and 'test class'")
+    tested = _listed(sets, "test class", path)
+    trained = set(everything) - tested
+    if "train class" in sets:
+        trained = _listed(sets, "train class", path)
     names = tuple(
         name for name in everything if name in (trained if class_set == "train" else tested)
     )
@@ -175,7 +187,24 @@ def _class_set(root: Path, rows: Sequence[_Row], class_set: str) -> tuple[str, .
             f"{path}: none of its {class_set} classes is among the {len(everything)} classes of "
             f"{root / 'data.csv'}, such as {everything[:3]}"
         )
+    left = [name for name in everything if name not in trained | tested]
+    unknown = sorted((trained | tested) - set(everything))
+    # A class without any image may be listed; but one that is misspelled leaves another over.
+    if unknown and (left or "train class" not in sets):
+        close = difflib.get_close_matches(unknown[0], left or everything, 1)
+        raise ValueError(
+            f"{path}: the class {unknown[0]!r} is none of {root / 'data.csv'}"
+            f"{f', which has {close[0]!r}' if close else ''}; {len(left)} classes there are in "
+            f"neither list{f', such as {left[0]!r}' if left else ''}"
+        )
     return names
+
+
+def _listed(sets: dict[str, Any], name: str, path: Path) -> set[str]:
+    names = sets[name]
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+        raise ValueError(f"{path}: expected the lists `train class` and `test class` of text")
+    return {class_name(each) for each in names}
 
 
 def _read(path: Path) -> list[_Row]:
@@ -186,8 +215,16 @@ def _read(path: Path) -> list[_Row]:
             "`[label, label]` and the split"
         )
     rows = []
-    for image, cell, split in table.rows:
+    for line, (image, cell, split) in zip(table.lines, table.rows, strict=True):
         # Parity: quotes around a label, if there are any, are part of its name.
         labels = cell.replace("[", "").replace("]", "").split(", ")
-        rows.append((image, [label for label in labels if label], split))
+        names = [class_name(label) for label in labels if label.strip()]
+        if joined := [name for name in names if any(sign in name for sign in ",;|")]:
+            raise ValueError(
+                f"{path}, line {line}: {joined[0]!r} is no class name; expected the labels as "
+                "`[label, label]`, with a comma and a space between them"
+            )
+        rows.append(_Row(line, image, names, split))
+        if not image.strip():
+            raise ValueError(f"{path}, line {line}: the path of the image is blank")
     return rows

@@ -18,7 +18,6 @@ images take 44 MB once read and 150 MB at most while they are read; more than th
 an image do not stand together. Sixty million rows take about a minute.
 """
 
-import csv
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,8 +25,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt
 
+from mljax.data.files.folders import split_names
 from mljax.data.files.image_paths import ImagePaths, present_images
-from mljax.data.files.label_table import read_rows, read_utf8
+from mljax.data.files.label_table import read_rows
+from mljax.data.files.names import check_class_names
+from mljax.data.files.text import read_utf8, separator_note
 from mljax.data.records import Records
 from mljax.data.sparse_labels import SparseLabels
 
@@ -116,10 +118,13 @@ def class_names_of(path: str | Path) -> dict[str, str]:
         if len(row) != 2 or not row[0] or row[0] in names:
             raise ValueError(
                 f"{path}, line {line}: expected a MID that is new and its name, got "
-                f"{','.join(row)!r}"
+                f"{','.join(row)!r}{separator_note(row[0])}"
             )
-        names[row[0]] = row[1]
-        counts[row[1]] = counts.get(row[1], 0) + 1
+        (name,) = check_class_names(row[1:], f"{path}, line {line}")
+        names[row[0]] = name
+        counts[name] = counts.get(name, 0) + 1
+    if not names:
+        raise ValueError(f"{path}: there is no class in it")
     return {mid: name if counts[name] == 1 else f"{name} ({mid})" for mid, name in names.items()}
 
 
@@ -152,7 +157,10 @@ def _annotation_file(root: Path, split: str) -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    raise ValueError(f"no OpenImages annotations: expected {' or '.join(map(str, candidates))}")
+    raise ValueError(
+        f"no OpenImages annotations: expected {' or '.join(map(str, candidates))}; "
+        f"{split_names(candidates, split)}"
+    )
 
 
 def _read_annotations(
@@ -173,6 +181,8 @@ def _read_annotations(
                 f"{path}, line {line + unknown[0]}: unknown class "
                 f"{cells[1][unknown[0]].item().decode()!r}; it is not in {DESCRIPTIONS}"
             )
+        if len(blank := np.flatnonzero(cells[0] == b"")):
+            raise ValueError(f"{path}, line {line + blank[0]}: there is no ImageID")
         yes, no = _verified(path, line, cells[2])
         kept = (column_of[at] >= 0) & (yes | no)
         starts = np.flatnonzero(np.append(True, cells[0][1:] != cells[0][:-1]))
@@ -231,18 +241,22 @@ def _read_ids(path: Path) -> Shaped[np.ndarray, " n"]:
     """Returns the column `ImageID` of a file whose other columns may hold quoted commas."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a CSV file with a column ImageID")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        if "ImageID" not in header:
-            raise ValueError(f"{path}, line 1: there is no column ImageID in {','.join(header)!r}")
-        column = header.index("ImageID")
-        cells = (row[column].encode() if len(row) > column else b"" for row in reader)
-        chunks = [np.array([b""])]
-        while chunk := list(itertools.islice(cells, _BLOCK // _MAX_CELL)):
-            if not all(chunk):
-                raise ValueError(f"{path}: a row up to line {reader.line_num} has no ImageID")
-            chunks.append(np.array(chunk))
+    numbered = read_rows(path, strict=False)
+    _, header = next(numbered, (1, []))
+    if "ImageID" not in header:
+        names = ",".join(header)
+        raise ValueError(
+            f"{path}, line 1: there is no column ImageID in {names!r:.200}{separator_note(names)}"
+        )
+    column = header.index("ImageID")
+    chunks = [np.array([b""])]
+    while rows := list(itertools.islice(numbered, _BLOCK // _MAX_CELL)):
+        cells = [row[column].encode() if len(row) > column else b"" for _, row in rows]
+        if b"" in cells:
+            raise ValueError(f"{path}, line {rows[cells.index(b'')][0]}: there is no ImageID")
+        if (width := max(map(len, cells))) > _MAX_CELL:
+            raise ValueError(f"{path}: an ImageID has {width} bytes, expected at most {_MAX_CELL}")
+        chunks.append(np.array(cells))
     ids = np.concatenate(chunks)[1:]
     if len(np.unique(ids)) < len(ids):
         raise ValueError(f"{path}: an image is listed twice")
@@ -270,15 +284,20 @@ def _blocks(path: Path, names: Sequence[str]) -> Iterator[tuple[int, list[np.nda
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a CSV file with {', '.join(names)}")
     with path.open("rb") as file:
-        header = file.readline().removeprefix(b"\xef\xbb\xbf").decode().strip().split(",")
+        first = file.readline().removeprefix(b"\xef\xbb\xbf")
+        _check_text(path, 1, first)
+        header = first.decode().strip().split(",")
         if missing := [name for name in names if name not in header]:
             raise ValueError(
-                f"{path}, line 1: there is no column {' and '.join(missing)} in {','.join(header)}"
+                f"{path}, line 1: there is no column {' and '.join(missing)} in "
+                f"{','.join(header):.200}{separator_note(header[0])}"
             )
         line = 2
         while block := file.read(_BLOCK):
             block = (block + file.readline()).replace(b"\r", b"").rstrip(b"\n") + b"\n"
             data = np.frombuffer(block, np.uint8)
+            if data.max() > 127 or not data.min():
+                _check_text(path, line, block)
             is_newline = data == ord("\n")
             ends = np.flatnonzero(is_newline | (data == ord(",")))
             if (
@@ -291,6 +310,18 @@ def _blocks(path: Path, names: Sequence[str]) -> Iterator[tuple[int, list[np.nda
             used = [header.index(name) for name in names]
             yield line, [_cut(path, line, data, starts[:, c], stops[:, c]) for c in used]
             line += len(stops)
+
+
+def _check_text(path: Path, line: int, content: bytes) -> None:
+    try:
+        at = content.decode().find("\0")
+    except UnicodeDecodeError as error:
+        content, at = content[: error.start + 1], error.start
+    if at >= 0:
+        line += content.count(b"\n", 0, at)
+        raise ValueError(
+            f"{path}, line {line}: byte {content[at]:#04x} is not UTF-8 text; save it as UTF-8"
+        )
 
 
 def _cut(

@@ -13,7 +13,6 @@ describes neither. The columns read here are those that programs of others read
 Class names and the order of labels come from Google's own files, as in `open_images`.
 """
 
-import csv
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +20,17 @@ from pathlib import Path
 import numpy as np
 
 from mljax.data.files.image_paths import ImagePaths, present_images
+from mljax.data.files.label_table import read_rows
+from mljax.data.files.names import check_file_name
+from mljax.data.files.text import separator_note
 from mljax.data.readers.open_images import DESCRIPTIONS, TRAINABLE, chosen_classes, class_names_of
 from mljax.data.records import Records
 from mljax.data.sparse_labels import SparseLabels
 
 # Paths that wait as Python objects to become an array.
 _CHUNK = 2**16
+# All paths are stored in the width of the longest.
+_MAX_NAME = 1024
 
 
 def open_images_table(
@@ -82,33 +86,40 @@ def _read(
     column_of = dict.fromkeys(known, -1) | {mid: column for column, mid in enumerate(mids)}
     chunks, names, splits = [], [], set()
     starts, columns, present = array("q", [0]), array("i"), array("b")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        next(reader, None)
-        for row in reader:
-            if len(row) < 4 or not row[0]:
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: got {len(row)} cells, expected at least a "
-                    "path, the classes present, the classes absent and the split"
-                )
-            splits.add(row[-1])
-            if row[-1] != split:
-                continue
-            for value, cell in ((1, row[1]), (0, row[2])):
-                for mid in _listed(cell):
-                    if mid not in column_of:
-                        raise ValueError(
-                            f"{path}, line {reader.line_num}: unknown class {mid!r}; it is not in "
-                            f"{DESCRIPTIONS}"
-                        )
-                    if column_of[mid] >= 0:
-                        columns.append(column_of[mid])
-                        present.append(value)
-            starts.append(len(columns))
-            names.append(row[0].encode())
-            if len(names) == _CHUNK:
-                chunks.append(np.array(names))
-                names = []
+    numbered = read_rows(path, strict=False)
+    _, header = next(numbered, (1, [""]))
+    note = separator_note(header[0]) if header else ""
+    for line, row in numbered:
+        if not row:
+            continue
+        if len(row) < 4 or not row[0].strip():
+            raise ValueError(
+                f"{path}, line {line}: got {len(row)} cells, expected at least a path, the classes "
+                f"present, the classes absent and the split{note}"
+            )
+        splits.add(row[-1])
+        if row[-1] != split:
+            continue
+        for value, cell in ((1, row[1]), (0, row[2])):
+            for mid in _listed(cell):
+                if mid not in column_of:
+                    raise ValueError(
+                        f"{path}, line {line}: unknown class {mid!r:.200}; it is not in "
+                        f"{DESCRIPTIONS}"
+                    )
+                if column_of[mid] >= 0:
+                    columns.append(column_of[mid])
+                    present.append(value)
+        starts.append(len(columns))
+        names.append(check_file_name(row[0], f"{path}, line {line}").encode())
+        if len(names[-1]) > _MAX_NAME:
+            raise ValueError(
+                f"{path}, line {line}: the path has {len(names[-1])} bytes, expected at most "
+                f"{_MAX_NAME}"
+            )
+        if len(names) == _CHUNK:
+            chunks.append(np.array(names))
+            names = []
     if names:
         chunks.append(np.array(names))
     if not chunks:
@@ -119,7 +130,14 @@ def _read(
         np.frombuffer(present, np.int8) == 1,
         num_classes=len(mids),
     )
-    return np.concatenate(chunks), labels
+    images = np.concatenate(chunks)
+    in_order = np.sort(images)
+    repeated = in_order[1:][in_order[1:] == in_order[:-1]]
+    if len(repeated):
+        raise ValueError(
+            f"{path}: the image {repeated[0].decode()!r} stands in two rows of the split {split!r}"
+        )
+    return images, labels
 
 
 def _listed(cell: str) -> list[str]:

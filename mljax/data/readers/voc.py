@@ -4,6 +4,7 @@ Everingham et al., "The Pascal Visual Object Classes Challenge",
 http://host.robots.ox.ac.uk/pascal/VOC/. Any class names will do.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from mljax.data.files.label_table import read_utf8
+from mljax.data.files.folders import Listings, one_row_each, split_names
+from mljax.data.files.names import check_class_names, class_name
+from mljax.data.files.text import read_utf8, read_xml
 from mljax.data.records import Records
 
 VOC_CLASSES = (
@@ -37,13 +40,25 @@ VOC_CLASSES = (
     "tvmonitor",
 )
 
+# The lists of one class have a second column.
+_OF_ONE_CLASS = re.compile(r"(.*\S)\s+(?:-1|0|1)")
+
+_DIFFICULT = {"1": True, "1.0": True, "true": True, "yes": True}
+_DIFFICULT |= {"": False, "0": False, "0.0": False, "false": False, "no": False}
+
 
 def voc(split: str, *, root: str | Path, class_names: Sequence[str] | None = None) -> Records:
     """Reads one split of a VOC folder.
 
     A class is present where at least one object of it is annotated. Where all of them are marked
     difficult, `ignored` is true as well: training counts the class as present and metrics leave
-    the entry out, as mahdihosseini/KMCL does and VOC's own evaluation demands.
+    the entry out, as mahdihosseini/KMCL does and VOC's own evaluation demands. `difficult` is 1,
+    true or yes; 0, false, no or nothing.
+
+    A line of the list is an image's name, spaces included; where no annotation has that name, -1, 0
+    or 1 at its end is left out, as in the lists of one class. An image is `JPEGImages/NAME` with
+    .jpg or any suffix of a picture, else what the annotation's `filename` says, which tools often
+    leave as it was. Hidden files are left out.
 
     Args:
       split: the name of a list in `ImageSets/Main`: `train`, `val`, `trainval` or `test`.
@@ -52,18 +67,25 @@ def voc(split: str, *, root: str | Path, class_names: Sequence[str] | None = Non
         the folder's annotations, sorted, so that every split has the same.
 
     Raises:
-      ValueError: if a file is missing or malformed, or a class is unknown; the message names it.
+      ValueError: if a file is missing, malformed or no VOC annotation, a class is unknown, or two
+        annotations are of one picture; the message names it.
     """
     root = Path(root)
-    stems = _stems(root / "ImageSets" / "Main" / f"{split}.txt")
-    annotations = {stem: _parse(root / "Annotations" / f"{stem}.xml") for stem in stems}
+    folder, listings = root / "Annotations", Listings()
+    stems = _stems(root / "ImageSets" / "Main" / f"{split}.txt", split, folder, listings)
+    annotations = {stem: _parse(folder / f"{stem}.xml") for stem in stems}
     if class_names is None:
-        others = (
-            path for path in (root / "Annotations").glob("*.xml") if path.stem not in annotations
-        )
+        files = [name for name in listings.files(folder) if not name.startswith(".")]
+        others = [
+            folder / name
+            for name in files
+            if name.endswith(".xml") and name.removesuffix(".xml") not in annotations
+        ]
         everything = [*annotations.values(), *map(_parse, others)]
-        class_names = sorted({name for one in everything for name in one.difficult})
-    names = tuple(class_names)
+        names = tuple(sorted({name for one in everything for name in one.difficult}))
+        names = check_class_names(names, str(folder))
+    else:
+        names = check_class_names(class_names, "class_names")
     column = {name: number for number, name in enumerate(names)}
 
     labels = np.zeros((len(stems), len(names)), np.int8)
@@ -76,7 +98,8 @@ def voc(split: str, *, root: str | Path, class_names: Sequence[str] | None = Non
                 )
             labels[row, column[name]] = 1
             ignored[row, column[name]] = difficult
-    images = [_image_path(root / "JPEGImages", one) for one in annotations.values()]
+    images = [_image_path(root / "JPEGImages", one, listings) for one in annotations.values()]
+    one_row_each(images, [f"{stem}.xml" for stem in stems], str(folder))
     return Records(images=images, labels=labels, class_names=names, ignored=ignored)
 
 
@@ -89,39 +112,92 @@ class _Annotation:
     difficult: dict[str, bool]
 
 
-def _stems(path: Path) -> list[str]:
+def _stems(path: Path, split: str, annotations: Path, listings: Listings) -> list[str]:
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a list of image names, one a line")
-    # The lists of one class have a second column, 1, 0 or -1.
-    stems = [line.split()[0] for line in read_utf8(path).splitlines() if line.strip()]
-    if len(set(stems)) < len(stems):
-        raise ValueError(f"{path}: an image is listed twice")
-    return stems
+        raise ValueError(
+            f"{path}: no such file; expected a list of image names, one a line; "
+            f"{split_names([path], split)}"
+        )
+    lines: dict[str, int] = {}
+    for number, line in enumerate(read_utf8(path).splitlines(), 1):
+        stem = line.strip()
+        if not stem:
+            continue
+        match = _OF_ONE_CLASS.fullmatch(stem)
+        if match and not listings.has(annotations / f"{stem}.xml"):
+            stem = match[1]
+        if not listings.has(annotations / f"{stem}.xml"):
+            raise ValueError(
+                f"{annotations / stem}.xml: no such file, but its image is listed in {path}, line "
+                f"{number}"
+            )
+        if stem in lines:
+            raise ValueError(
+                f"{path}, line {number}: an image is listed twice: {stem!r} is already in line "
+                f"{lines[stem]}"
+            )
+        lines[stem] = number
+    return list(lines)
 
 
 def _parse(path: Path) -> _Annotation:
-    try:
-        tree = ElementTree.parse(path).getroot()
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file, but its image is listed") from None
-    except ElementTree.ParseError as error:
-        raise ValueError(f"{path}: not an XML file ({error})") from None
+    root = read_xml(path)
+    objects = _objects(root, path)
     difficult: dict[str, bool] = {}
-    for thing in tree.findall("object"):
-        name = (thing.findtext("name") or "").strip()
-        if not name:
-            raise ValueError(f"{path}: an object has no name")
-        hard = (thing.findtext("difficult") or "0").strip() == "1"
-        difficult[name] = hard and difficult.get(name, True)
-    return _Annotation(path, tree.findtext("filename"), difficult)
+    for thing in objects:
+        names = [class_name(name.text or "") for name in thing.findall("name")]
+        if len(names) != 1 or not names[0]:
+            found = "no name" if not any(names) else f"the names {', '.join(names)}"
+            raise ValueError(f"{path}: an object has {found}")
+        text = (thing.findtext("difficult") or "").strip()
+        if text.lower() not in _DIFFICULT:
+            raise ValueError(
+                f"{path}: difficult is {text!r:.40} for {names[0]!r}, expected 1 or 0, true or "
+                "false, yes or no"
+            )
+        hard = _DIFFICULT[text.lower()]
+        difficult[names[0]] = hard and difficult.get(names[0], True)
+    return _Annotation(path, root.findtext("filename"), difficult)
 
 
-def _image_path(folder: Path, annotation: _Annotation) -> str:
+def _objects(root: ElementTree.Element, path: Path) -> list[ElementTree.Element]:
+    """Returns the objects of an annotation, which stand directly below its root."""
+    if root.tag != "annotation":
+        raise ValueError(
+            f"{path}: no VOC annotation: the root is <{root.tag}>, expected <annotation>"
+        )
+    objects = root.findall("object")
+    own = set(objects)
+    within = {part for thing in objects for part in thing.iter() if part is not thing}
+    for element in root.iter():
+        name = str(element.tag).rpartition("}")[2].lower()
+        stray = name in ("object", "objects") and element not in own
+        if stray or name == "bndbox" and element not in within:
+            raise ValueError(
+                f"{path}: no VOC annotation: <{element.tag}> stands where none is expected; "
+                "objects are <object> directly in <annotation>, without a namespace"
+            )
+    return objects
+
+
+def _image_path(folder: Path, annotation: _Annotation, listings: Listings) -> str:
     """Prefers the name that the format prescribes: tools often leave a stale `filename`."""
-    names = [f"{annotation.path.stem}.jpg", annotation.filename or ""]
-    for name in names:
-        if (folder / name).is_file():
-            return str(folder / name)
+    path = folder / annotation.path.stem
+    filename = (annotation.filename or "").strip()
+    pictures = listings.pictures(path.parent, path.name)
+    for name in (f"{path.name}.jpg", filename):
+        if name in pictures:
+            return str(path.parent / name)
+    if len(pictures) > 1:
+        raise ValueError(
+            f"{annotation.path}: there are several pictures of this name in {folder}: "
+            f"{', '.join(pictures)}"
+        )
+    if pictures:
+        return str(path.parent / pictures[0])
+    if filename and listings.has(folder / filename):
+        return str(folder / filename)
+    names = [f"{annotation.path.stem}.jpg", filename]
     raise ValueError(
         f"{annotation.path}: there is no image {' or '.join(filter(None, names))} in {folder}"
     )

@@ -18,7 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mljax.data.files.label_table import LabelTable, read_label_table, read_utf8
+from mljax.data.files.folders import split_names
+from mljax.data.files.label_table import LabelTable, read_label_table
+from mljax.data.files.names import check_class_names
+from mljax.data.files.text import read_utf8
 from mljax.data.readers.voc import VOC_CLASSES
 from mljax.data.records import Records
 
@@ -46,7 +49,7 @@ def voc_csv(
     """
     devkit = Path(root) / "VOCdevkit" / f"VOC{year}"
     path = Path(root) / "files" / f"VOC{year}" / f"classification_{split}.csv"
-    names = tuple(class_names)
+    names = check_class_names(class_names, "class_names")
     if path.is_file():
         table = read_label_table(path, "name")
         unknown = sorted(set(table.header[1:]) - set(names))
@@ -71,10 +74,14 @@ def voc_csv(
 def _read_list(path: Path, csv_path: Path) -> LabelTable:
     """Returns the devkit's list of one class: lines of a name and a label."""
     if not path.is_file():
-        raise ValueError(f"{path}: no such file, nor {csv_path}; one of them must hold the labels")
+        split = csv_path.stem.removeprefix("classification_")
+        raise ValueError(
+            f"{path}: no such file, nor {csv_path}; one of them must hold the labels; "
+            f"{split_names([csv_path, path], split)}"
+        )
     rows, lines = [], []
     for number, text in enumerate(read_utf8(path).splitlines(), 1):
-        row = text.split()
+        row = text.rsplit(maxsplit=1)
         if row and len(row) != 2:
             raise ValueError(f"{path}, line {number}: got {text!r}, expected a name and a label")
         if row:

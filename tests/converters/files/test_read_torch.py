@@ -88,6 +88,34 @@ def test_key_picks_the_entry():
     np.testing.assert_array_equal(file.tensors["a.bias"], [2, 2])
 
 
+def test_a_key_with_dots_picks_an_entry_in_an_entry():
+    source = {"model": {"a.bias": torch.ones(2)}, "ema": {"module": _weights(), "updates": 5}}
+    _check_weights(read_torch(source, key="ema.module"))
+
+
+@pytest.mark.parametrize("averaged", ["state_dict_ema", "model_ema", "ema", "swa_model", "EMA"])
+@pytest.mark.parametrize("plain", ["model", "state_dict", "my_network"])
+def test_averaged_weights_beside_the_plain_ones_are_told_with_their_key(plain, averaged):
+    copy = {f"module.{name}": 2 * value for name, value in _weights().items()}
+    source = {averaged: copy | {"n_averaged": torch.tensor(3)}, plain: _weights()}
+    file = read_torch(source)
+    _check_weights(file)
+    assert file.alternatives == (f"averaged weights under {averaged!r} (--key {averaged})",)
+    assert repr(averaged) in file.container
+
+
+def test_averaged_weights_deep_in_the_container_are_told_with_their_key():
+    source = {"state_dict": _weights(), "callbacks": {"EMA": {"weights": _weights()}}}
+    (text,) = read_torch(source).alternatives
+    assert text == "averaged weights under 'callbacks.EMA.weights' (--key callbacks.EMA.weights)"
+    _check_weights(read_torch(source, key="callbacks.EMA.weights"))
+
+
+def test_the_state_of_an_optimizer_is_no_alternative():
+    optimizer = {"state": {0: {"step": torch.ones(1)}, "a.bias": {"exp_avg": torch.ones(2)}}}
+    assert read_torch({"model": _weights(), "optimizer": optimizer}).alternatives == ()
+
+
 def test_an_absent_key_lists_what_is_there():
     with pytest.raises(ValueError, match=r"no weights under 'ema'; it holds \{'model', 'epoch'\}"):
         read_torch({"model": _weights(), "epoch": 1}, key="ema")
@@ -107,20 +135,26 @@ def test_wrapper_levels_are_stripped_anywhere(template):
     assert set(read_torch(source).tensors) == expected
 
 
-@pytest.mark.parametrize("level", ["model", "net", "network", "model.module", "module.net"])
-def test_the_attribute_of_a_lightning_module_is_stripped_from_all_names(level):
-    file = read_torch({"state_dict": {f"{level}.{k}": v for k, v in _weights().items()}})
+@pytest.mark.parametrize("prefix", ["student", "student.", "module.student", "a.student"])
+def test_a_prefix_picks_the_weights_under_it(prefix):
+    start = prefix if prefix.startswith("a.") else "module.student"
+    source = {f"{start}.{k}": v for k, v in _weights().items()} | {"teacher.w": torch.ones(1)}
+    file = read_torch(source, prefix=prefix)
     _check_weights(file)
-    assert all(f"`{part}.`" in file.container for part in level.split("."))
+    assert file.left_out == {"teacher.w": f"outside `{prefix.rstrip('.')}.`, so not the network's"}
 
 
-def test_a_level_that_does_not_precede_all_names_stays():
-    names = ["model.w", "head.w"]
-    assert list(read_torch(dict.fromkeys(names, torch.ones(1))).tensors) == names
+def test_a_prefix_that_no_name_has_is_answered_with_those_there_are():
+    with pytest.raises(ValueError, match=r"prefix 'net\.'; they start with \{'a'\}"):
+        read_torch(_weights(), prefix="net")
 
 
-def test_a_weight_with_the_name_of_a_level_stays():
-    assert list(read_torch({"net": torch.ones(1)}).tensors) == ["net"]
+@pytest.mark.parametrize("name", ["n_averaged", "model.n_averaged", "model_ema.module.n_averaged"])
+def test_the_counter_of_an_averaged_model_is_left_out_with_a_reason(name):
+    file = read_torch(_weights() | {name: torch.tensor(7)})
+    _check_weights(file)
+    assert list(file.left_out) == [name]
+    assert "AveragedModel" in file.left_out[name]
 
 
 def test_names_that_only_contain_the_word_module_stay():
@@ -135,7 +169,16 @@ def test_a_name_with_and_without_wrapper_is_refused():
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ({"idx_to_class": {1: "b", 0: "a"}}, ("b", "a")),
+        ({"idx_to_class": {1: "b", 0: "a"}}, ("a", "b")),
+        ({"idx_to_class": {"1": "b", "10": "k", "2": "c", "0": "a"}}, ("a", "b", "c", "k")),
+        ({"idx_to_class": {1.0: "b", 0.0: "a"}}, ("a", "b")),
+        ({"idx_to_class": {np.int64(1): "b", np.int64(0): "a"}}, ("a", "b")),
+        ({"idx_to_class": {torch.tensor(1): "b", torch.tensor(0): "a"}}, ("a", "b")),
+        ({"idx_to_class": {"1": "0", "0": "1"}}, ("1", "0")),
+        ({"class_to_idx": {"1": "0", "0": "1"}}, ("1", "0")),
+        ({"class_to_idx": {"y": "10", "x": "9"}}, ("x", "y")),
+        ({"classes": {2: "b", 1: "a"}}, ("a", "b")),
+        ({"classes": {"n02": "tench", "n01": "gold"}}, ("tench", "gold")),
         ({"class_names": ["x", "y"]}, ("x", "y")),
         ({"classes": ("x", "y")}, ("x", "y")),
         ({"class_to_idx": {"y": 1, "x": 0}}, ("x", "y")),
@@ -151,6 +194,17 @@ def test_a_name_with_and_without_wrapper_is_refused():
 )
 def test_class_names_in_their_spellings(entry, expected):
     assert read_torch({"model": _weights(), **entry}).class_names == expected
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"idx_to_class": {0: "a", "0": "b"}}, {"class_to_idx": {"a": 0, "b": 0}}],
+    ids=["text and number", "twice"],
+)
+def test_two_classes_of_one_index_are_a_problem_that_names_both(entry):
+    file = read_torch({"model": _weights(), **entry})
+    assert file.class_names is None
+    assert "'a' and 'b' have the same index 0" in file.names_problem
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

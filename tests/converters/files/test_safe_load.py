@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 import pickle
+import socket
 import sys
 import types
 import warnings
@@ -16,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from converters.files.read_array import read_array
 from converters.files.read_torch import read_torch
 from tests import golden
 
@@ -265,6 +267,60 @@ def test_absent_files_and_folders_are_named(tmp_path):
         read_torch(tmp_path / "none.pth")
     with pytest.raises(ValueError, match="is a folder; give the torch file itself"):
         read_torch(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device", "link to a pipe"])
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, kind):
+    path = tmp_path / "x.pth"
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    elif kind == "device":
+        path = pathlib.Path("/dev/zero")
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        path.symlink_to(tmp_path / "pipe")
+    expected = {"fifo": "pipe", "link to a pipe": "pipe"}.get(kind, kind)
+    for read in (read_torch, read_array):
+        with pytest.raises(ValueError, match=f"{path}: is a {expected}"):
+            read(path)
+
+
+def _cyclic(kind):
+    inner = {"epoch": 1}
+    middle = inner if kind == "mapping" else [inner] if kind == "list" else [(inner,)]
+    inner["again"] = middle
+    return inner
+
+
+@pytest.mark.parametrize("kind", ["mapping", "list", "tuple"])
+@pytest.mark.parametrize("key", ["model", "callbacks"])
+def test_a_container_that_contains_itself_is_refused(tmp_path, kind, key):
+    torch.save({"state_dict": _weights(), key: _cyclic(kind)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x\.pth: refused.*contains itself"):
+        read_torch(tmp_path / "x.pth")
+
+
+def test_a_container_that_is_its_own_model_is_refused():
+    content = {}
+    content["model"] = content
+    with pytest.raises(ValueError, match="the given dict: refused.*dict that contains itself"):
+        read_torch(content)
+
+
+def test_containers_nested_without_end_are_refused():
+    content = _weights()
+    for _ in range(5000):
+        content = {"model": content}
+    with pytest.raises(ValueError, match="nested in more than 100 levels"):
+        read_torch(content)
+
+
+def test_a_container_in_two_places_is_read_in_no_time():
+    history = []
+    for _ in range(60):
+        history = [history, history]
+    _check_weights(read_torch({"history": history, "model": _weights()}))
 
 
 @pytest.mark.parametrize("path", [ASL_ZIP, LEGACY])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from flax import nnx
 
-from converters import from_torch, to_torch
+from converters import from_torch, to_numpy
 from converters.convert import main
 from converters.systems.ml_decoder import ml_decoder_table
 from mljax.checkpoints.checkpoint import load_model
@@ -93,7 +93,7 @@ def test_a_training_step_has_the_gradients_of_the_reference():
             return asymmetric_loss(logits, jnp.asarray(labels < 0.15, "float64")).sum(), logits
 
         (value, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-        tensors = to_torch(nnx.merge(graph, gradients, rest))
+        tensors = to_numpy(nnx.merge(graph, gradients, rest))
     np.testing.assert_allclose(value, expected["loss_f64"], rtol=1e-12)
     np.testing.assert_allclose(logits, expected["logits_f64"], atol=1e-11)
     norms = [np.linalg.norm(tensors[name]) for name in row["extra"]["grad_names"]]
@@ -123,7 +123,7 @@ def test_the_table_has_the_names_of_each_library(naming, source, outer):
 
 def test_export_is_the_inverse_bit_for_bit():
     tensors = golden.state_dict("mldecoder_model", "mld_mini")
-    exported = to_torch(_mini())
+    exported = to_numpy(_mini())
     kept = {name for name in tensors if not name.endswith("num_batches_tracked")}
     assert exported.keys() == kept
     for name, array in exported.items():
@@ -131,7 +131,7 @@ def test_export_is_the_inverse_bit_for_bit():
 
 
 def test_the_names_of_timm_hold_the_same_network():
-    tensors = to_torch(_mini(), naming="timm")
+    tensors = to_numpy(_mini(), naming="timm")
     assert "head.query_embed.weight" in tensors
     states = [nnx.state(model.head) for model in (_mini(), from_torch(tensors))]
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), *states)
@@ -260,7 +260,7 @@ def test_a_bad_file_of_word_vectors_is_an_error(
 
 def test_a_zero_shot_checkpoint_is_exported_without_word_vectors():
     tensors = _zero_shot_tensors()
-    exported = to_torch(from_torch(tensors, word_vectors=WORDS))
+    exported = to_numpy(from_torch(tensors, word_vectors=WORDS))
     for name in golden.state_dict("mldecoder", "tiny_zsl"):
         np.testing.assert_array_equal(exported[name], tensors[name], err_msg=name)
     assert not any("word_vectors" in name for name in exported)
@@ -273,7 +273,7 @@ def test_the_ml_decoder_head_is_told_with_its_groups_and_classes():
 
 
 def test_the_original_head_sits_on_a_backbone_of_timm():
-    timm, original = to_torch(_mini(), naming="timm"), to_torch(_mini())
+    timm, original = to_numpy(_mini(), naming="timm"), to_numpy(_mini())
     mixed = {k: v for k, v in timm.items() if k.startswith("body.")}
     mixed |= {k: v for k, v in original.items() if k.startswith("head.")}
     assert detected(mixed).naming == "timm/original"
@@ -283,7 +283,7 @@ def test_the_original_head_sits_on_a_backbone_of_timm():
 
 def test_slopes_are_no_argument_of_a_resnet_under_ml_decoder():
     with pytest.raises(ValueError, match="takes no argument stem_slope"):
-        from_torch(to_torch(small("ml_decoder")), stem_slope=0.01)
+        from_torch(to_numpy(small("ml_decoder")), stem_slope=0.01)
 
 
 def test_word_vectors_may_be_a_path(tmp_path):

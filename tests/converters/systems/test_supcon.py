@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from converters import from_torch, to_torch
+from converters import from_torch, to_numpy
 from mljax.config import Part
 from tests import golden
 from tests.converters.shapes import detected, shapes_of
@@ -43,7 +43,7 @@ def test_a_projection_head_is_named_where_it_cannot_be_imported():
 
 def test_wrappers_and_counters_of_a_training_run_are_left_out(tmp_path):
     tensors = {}
-    for name, array in to_torch(small(cifar_stem=True), naming="supcon").items():
+    for name, array in to_numpy(small(cifar_stem=True), naming="supcon").items():
         wrapped = name.replace("encoder.", "encoder.module.")
         tensors[wrapped] = torch.tensor(array)
         if name.endswith("running_var"):

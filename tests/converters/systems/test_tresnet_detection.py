@@ -77,13 +77,20 @@ def test_no_single_missing_tensor_changes_the_answer():
     [
         ("body.layer3", "a TResNet without stage 3"),
         ("body.conv1", "without its stem"),
-        ("head", "has no classifier"),
     ],
 )
 def test_a_cut_down_file_is_refused_by_what_lacks(prefix, message):
     tensors = golden_shapes("tresnet_eval", "mini_64")
     with pytest.raises(ValueError, match=message):
         detected({k: v for k, v in tensors.items() if not k.startswith(prefix)})
+
+
+def test_a_file_without_classifier_is_a_backbone():
+    tensors = golden_shapes("tresnet_eval", "mini_64")
+    found = detected({k: v for k, v in tensors.items() if not k.startswith("head")})
+    assert (found.head, found.num_classes) == (Part(name="pooled"), 0)
+    assert found.backbone == detected(tensors).backbone
+    assert "no classifier in the file" in found.description
 
 
 def test_what_a_file_cannot_tell_is_said():

@@ -132,11 +132,11 @@ def _without(key):
         ),
         (
             _content() | {"categories": [{"id": 1, "name": "ant"}, {"id": 3, "name": "ant"}]},
-            "a category's name or id occurs twice",
+            "class names occur twice: ant",
         ),
         (
             _content() | {"images": [{"id": 5, "file_name": "5.jpg"}] * 2},
-            "an image's id occurs twice",
+            "images: the id 5 occurs twice",
         ),
         ([], "not in COCO's format"),
     ],

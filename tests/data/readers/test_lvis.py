@@ -92,13 +92,16 @@ def _with_image(**fields):
         (_with_image(neg_category_ids=None), "field 'neg_category_ids' is missing"),
         (_with_image(coco_url="8.jpg"), "image 8 has the coco_url '8.jpg', expected it to end in"),
         (_with_image(coco_url=8), "not in the format of LVIS"),
-        (_with_image(id=5), "the id of a category or an image occurs twice"),
-        (_with_image(neg_category_ids=[4]), "image 8 has category 4, which are not both in the fi"),
+        (_with_image(id=5), "the id 5 occurs twice"),
+        (_with_image(neg_category_ids=[4]), "image 8 and category 4, which are not both in the"),
         (
             _content() | {"annotations": [{"image_id": 7, "category_id": 2}]},
             "category 2 is both present and absent in image 7",
         ),
-        (_content() | {"annotations": [{"image_id": 7}]}, "an annotation lacks image_id or categ"),
+        (
+            _content() | {"annotations": [{"image_id": 7}]},
+            "field 'category_id' is missing in annotations",
+        ),
         ([], "not in the format of LVIS"),
     ],
 )

@@ -180,7 +180,7 @@ def test_malformed_rows_are_named(tmp_path, monkeypatch, row, message, block):
         ("oidv6-class-descriptions.csv", '/m/01,"a\n', "line 1: a quote is not closed"),
         ("ids.csv", "A\n", "line 1: there is no column ImageID in 'A'"),
         ("ids.csv", f"ImageID\n{A}\n{A}\n", "ids.csv: an image is listed twice"),
-        ("ids.csv", f"X,ImageID\n1,{A}\n1\n", "a row up to line 3 has no ImageID"),
+        ("ids.csv", f"X,ImageID\n1,{A}\n1\n", "line 3: there is no ImageID"),
     ],
 )
 def test_malformed_files_are_named(tmp_path, name, text, message):

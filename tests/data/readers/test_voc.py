@@ -87,7 +87,9 @@ def test_image_of_another_kind_is_found_by_the_annotation(root):
         (lambda root: (root / "Annotations/a.xml").unlink(), "a.xml: no such file"),
         (lambda root: (root / "Annotations/a.xml").write_text("<annot"), "a.xml: not an XML file"),
         (
-            lambda root: (root / "Annotations/a.xml").write_text("<a><object/></a>"),
+            lambda root: (root / "Annotations/a.xml").write_text(
+                "<annotation><object/></annotation>"
+            ),
             "a.xml: an object has no name",
         ),
         (lambda root: (root / "JPEGImages/a.jpg").unlink(), "a.xml: there is no image a.jpg in"),

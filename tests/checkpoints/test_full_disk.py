@@ -1,0 +1,45 @@
+"""A full disk is one error in one line."""
+
+import errno
+import logging
+import sys
+
+import pytest
+
+from mljax.checkpoints.full_disk import full_disk_as_one_error
+
+_LONG = 'RESOURCE_EXHAUSTED: Error writing "params/0": No space left on device [os_error_code=28]'
+
+
+@pytest.mark.parametrize("error", [ValueError(_LONG), OSError(errno.ENOSPC, _LONG)])
+def test_a_full_disk_names_the_path(tmp_path, error):
+    with (
+        pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'") as raised,
+        full_disk_as_one_error(tmp_path),
+    ):
+        raise error
+    assert raised.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.ENOSPC, "full", "/a/file")])
+def test_other_errors_and_those_that_name_a_file_are_raised_as_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as raised, full_disk_as_one_error(tmp_path):
+        raise error
+    assert raised.value is error
+
+
+def test_what_is_logged_of_a_full_disk_is_left_out_and_all_else_is_not(tmp_path, caplog):
+    with full_disk_as_one_error(tmp_path):
+        for text in (_LONG, "Event loop is closed", "something else"):
+            logging.getLogger("absl").error("a thread ended: %s", text)
+    assert [record.getMessage() for record in caplog.records] == ["a thread ended: something else"]
+
+
+def test_uncaught_errors_of_python_are_still_shown(tmp_path, capsys):
+    with full_disk_as_one_error(tmp_path):
+        pass
+    try:
+        raise RuntimeError("Event loop is closed")
+    except RuntimeError as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    assert "Event loop is closed" in capsys.readouterr().err
