@@ -16,77 +16,10 @@ from jaxtyping import Array, Float
 
 from mljax.data.files.npy import read_npy
 from mljax.data.records import Classes
+from mljax.layers.attention import Attention, layer_norm, torch_linear
 from mljax.layers.dense import check_scale, normalize, scaled
-from mljax.layers.init import at_least_float32, normal_init, torch_uniform_init
+from mljax.layers.init import at_least_float32, normal_init
 from mljax.layers.variables import Frozen, OfClasses
-
-
-def _linear(inputs: int, outputs: int, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.Linear:
-    init = torch_uniform_init(inputs)
-    return nnx.Linear(inputs, outputs, kernel_init=init, bias_init=init, dtype=dtype, rngs=rngs)
-
-
-class CrossAttention(nnx.Module):
-    """torch's multi-head attention of queries over a memory, with its initialization.
-
-    Vaswani et al., "Attention Is All You Need", section 3.2, https://arxiv.org/abs/1706.03762;
-    torch.nn.MultiheadAttention.
-
-    Args:
-      dropout: share of the attention weights that training drops.
-
-    Raises:
-      ValueError: for a number of features that `num_heads` does not divide.
-    """
-
-    def __init__(
-        self,
-        num_features: int,
-        num_heads: int,
-        *,
-        dropout: float,
-        dtype: DTypeLike | None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        if num_features % num_heads:
-            raise ValueError(
-                f"embedding_size must be a multiple of num_heads, got {num_features} for "
-                f"{num_heads} heads; the published heads have 768 and 8"
-            )
-
-        def linear(kernel_init: nnx.Initializer) -> nnx.Linear:
-            return nnx.Linear(
-                num_features, num_features, kernel_init=kernel_init, dtype=dtype, rngs=rngs
-            )
-
-        # torch draws the three as one xavier-uniform matrix [3d, d]: +-sqrt(6 / 4d).
-        stacked_init = nnx.initializers.variance_scaling(0.5, "fan_in", "uniform")
-        self.query = linear(stacked_init)
-        self.key = linear(stacked_init)
-        self.value = linear(stacked_init)
-        self.out = linear(torch_uniform_init(num_features))
-        self.dropout = nnx.Dropout(dropout)
-        self.num_heads = num_heads
-
-    def __call__(
-        self,
-        queries: Float[Array, "r g d"],
-        memory: Float[Array, "b n d"],
-        *,
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "b g d"]:
-        """Returns what each query reads; queries of one row (r = 1) serve every image."""
-        # jax.nn.dot_product_attention has no dropout, cannot share queries between images and
-        # rounds float64 to float32; these einsums are as fast.
-        query, key, value = (
-            x.reshape(*x.shape[:2], self.num_heads, -1)
-            for x in (self.query(queries), self.key(memory), self.value(memory))
-        )
-        query = query * query.shape[-1] ** -0.5
-        scores = at_least_float32(jnp.einsum("bghd,bnhd->bhgn", query, key))
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-        read = jnp.einsum("bhgn,bnhd->bghd", self.dropout(weights, rngs=rngs), value)
-        return self.out(read.reshape(*read.shape[:2], -1))
 
 
 class DecoderLayer(nnx.Module):
@@ -103,15 +36,11 @@ class DecoderLayer(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         def norm() -> nnx.LayerNorm:
-            return nnx.LayerNorm(
-                num_features, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs
-            )
+            return layer_norm(num_features, dtype=dtype, rngs=rngs)
 
-        self.attention = CrossAttention(
-            num_features, num_heads, dropout=dropout, dtype=dtype, rngs=rngs
-        )
-        self.expand = _linear(num_features, feed_forward_size, dtype, rngs)
-        self.reduce = _linear(feed_forward_size, num_features, dtype, rngs)
+        self.attention = Attention(num_features, num_heads, dropout=dropout, dtype=dtype, rngs=rngs)
+        self.expand = torch_linear(num_features, feed_forward_size, dtype=dtype, rngs=rngs)
+        self.reduce = torch_linear(feed_forward_size, num_features, dtype=dtype, rngs=rngs)
         self.norm1, self.norm2, self.norm3 = norm(), norm(), norm()
         self.dropout = nnx.Dropout(dropout)
 
@@ -192,11 +121,11 @@ class MLDecoder(nnx.Module):
             groups, slots = 1, 1
             self.word_vectors = OfClasses(_word_vectors(word_vectors, num_classes))
             width = self.word_vectors.shape[1]
-            self.word_projection = _linear(width, embedding_size, dtype, rngs)
+            self.word_projection = torch_linear(width, embedding_size, dtype=dtype, rngs=rngs)
         self.zero_shot = word_vectors is not None
         self.scale = None if scale is None else check_scale(scale)
         self.num_classes = num_classes
-        self.embed = _linear(num_features, embedding_size, dtype, rngs)
+        self.embed = torch_linear(num_features, embedding_size, dtype=dtype, rngs=rngs)
         self.layer = DecoderLayer(
             embedding_size, num_heads, feed_forward_size, dropout=dropout, dtype=dtype, rngs=rngs
         )
