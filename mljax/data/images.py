@@ -14,6 +14,7 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
 from mljax.config.schema import MAX_PIXELS, Preprocessing
+from mljax.data import opencv
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -102,7 +103,11 @@ def resize_image(image: Image.Image, preprocessing: Preprocessing) -> Image.Imag
     """Squashes an image to the size that the network reads, as torchvision's Resize((h, w))."""
     height, width = preprocessing.height_width
     size = (width, height)
-    return image if image.size == size else image.resize(size, _FILTERS[preprocessing.resize])
+    if image.size == size:
+        return image
+    if preprocessing.resize == "cv2_bilinear":
+        return Image.fromarray(opencv.resize_bilinear(np.asarray(image), height, width))
+    return image.resize(size, _FILTERS[preprocessing.resize])
 
 
 def normalize(
