@@ -84,6 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
     at_once = min(arguments.batch_size, len(paths))
     program = f"{model.spec.backbone.name} + {model.spec.head.name}, {at_once} of {preprocessing}"
     bad = 0
+    drawn = 0
     for prediction in _with_progress(predictions, len(paths), program):
         if prediction.error is not None:
             bad += 1
@@ -91,6 +92,10 @@ def _run(arguments: argparse.Namespace) -> int:
         print(_json(prediction) if arguments.json else _line(prediction, model, threshold))
         if arguments.output is not None and prediction.error is None:
             _save_annotated(prediction, arguments.output, taken, max_pixels)
+            drawn += 1
+    if drawn:
+        where = show_path(str(arguments.output))
+        print(f"{counted(drawn, 'picture')} with labels written to {where}", file=sys.stderr)
     if bad:
         print(f"{bad} of {counted(len(paths), 'image')} could not be read", file=sys.stderr)
     return 1 if bad else 0

@@ -35,7 +35,7 @@ from mljax.config.schema import Config
 from mljax.config.shipped import print_configs
 from mljax.data.pipeline import Batches, eval_batches, train_batches
 from mljax.data.records import Records
-from mljax.devices.compilation_cache import use_compilation_cache
+from mljax.devices.compilation_cache import compiling, use_compilation_cache
 from mljax.devices.mesh import make_mesh, put_batch, state_sharding
 from mljax.devices.processes import join_processes
 from mljax.evaluation.evaluate import outputs_read
@@ -51,6 +51,7 @@ from mljax.models.arrays import Arrays, class_arrays, merge_model
 from mljax.models.classifier import Classifier, for_classes
 from mljax.models.inference import make_forward
 from mljax.terminal.command import add_plugin_option, add_set_option, run_command
+from mljax.terminal.progress import make_progress
 from mljax.training.gradients import make_gradients
 from mljax.training.initialize import make_model
 from mljax.training.interruption import Interruption
@@ -118,13 +119,18 @@ class _Training:
         rules = {name: value for name, value in self.schedule.items() if hasattr(value, "update")}
         return rules if self.parts.stop is None else {**rules, "stop": self.parts.stop}
 
-    def compile_forward(self, state: TrainState) -> None:
+    def compile_forward(self, state: TrainState, console: Console) -> None:
         """Compiles what evaluates, before the first step: there is nothing to save meanwhile."""
         rows = self.config.data.eval_batch_size // jax.process_count()
         height, width = np.broadcast_to(self.config.data.preprocessing.image_size, 2).tolist()
         images = np.zeros((rows, height, width, 3), np.float32)
         of_classes = class_arrays(self.evaluated)
-        self.forward(state.params, state.statistics | of_classes, images)
+        network = self.description["network"]
+        program = f"evaluation of {network}, {rows} x {height} x {width}"
+        with make_progress(console, transient=True) as bar:
+            task = bar.add_task("", total=None, status="")
+            with compiling(bar, task, program, then="compiled"):
+                self.forward(state.params, state.statistics | of_classes, images)
 
 
 def _prepare(config: Config) -> _Training:
@@ -319,8 +325,7 @@ def fit(
             program=f"step of {training.description['network']}, {training.description['input']}",
             console=console,
         )
-        if start < training.total_steps:
-            training.compile_forward(state)
+        training.compile_forward(state, console)
         loop.go(training.train_batches, interruption)
         return keeper.finish(loop.state, loop.progress, interruption)
 
