@@ -33,6 +33,7 @@ from mljax.config.load import load_config, override, write_config
 from mljax.config.part import use_plugins
 from mljax.config.schema import Config
 from mljax.config.shipped import print_configs
+from mljax.data.deep_images import DeepImages
 from mljax.data.pipeline import Batches, eval_batches, train_batches
 from mljax.data.records import Records
 from mljax.devices.compilation_cache import compiling, use_compilation_cache
@@ -84,6 +85,7 @@ class _Training:
       evaluation: the split that is evaluated.
       train_batches: `train_batches(start_step=0)`: this process's batches from a step on.
       eval_batches: `eval_batches()`: this process's batches of the evaluated split.
+      deep_images: of both splits, in the whole run.
       model: structure, class names, preprocessing; its arrays belong to `state`.
       evaluated: the same for the classes of the evaluated split.
       mesh: the devices.
@@ -102,6 +104,7 @@ class _Training:
     evaluation: Records
     train_batches: Callable[..., Batches]
     eval_batches: Callable[[], Batches]
+    deep_images: DeepImages
     model: Classifier
     evaluated: Classifier
     mesh: Mesh
@@ -187,11 +190,13 @@ def _prepare(config: Config) -> _Training:
     shardings = state_sharding(mesh, state, fsdp=config.train.fsdp)
     step = make_train_step(gradients, optimizer, ema_decay=config.train.ema_decay)
     forward = make_forward(evaluated, mesh, outputs_read(make() for make in parts.evaluators))
+    deep_images = DeepImages()
     loading = {
         "preprocessing": config.data.preprocessing,
         "num_workers": config.data.num_workers,
         "bad_images": config.data.bad_images,
         "max_pixels": config.data.max_pixels,
+        "deep_images": deep_images,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
     }
@@ -221,6 +226,7 @@ def _prepare(config: Config) -> _Training:
         eval_batches=functools.partial(
             eval_batches, evaluation, batch_size=config.data.eval_batch_size, **loading
         ),
+        deep_images=deep_images,
         model=model,
         evaluated=evaluated,
         mesh=mesh,
@@ -283,6 +289,7 @@ def fit(
             folder, training.model, config, keep=config.train.keep_checkpoints
         )
         stack.callback(checkpoints.close)
+        stack.callback(training.deep_images.close)
         state, progress = training.state, Progress()
         if restored := checkpoints.restore(training.state):
             state, progress = restored
