@@ -136,7 +136,7 @@ def array_kinds(tree: Any) -> dict[str, str]:  # noqa: ANN401
 
 
 def dotted_path(path: tuple[Any, ...]) -> str:
-    """Returns where an array lies in a tree, such as `params.head.kernel`."""
+    """Returns where an array lies in a tree, such as `params.head.bias`."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
