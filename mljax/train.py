@@ -33,9 +33,10 @@ from mljax.config.load import load_config, override, write_config
 from mljax.config.part import use_plugins
 from mljax.config.schema import Config
 from mljax.config.shipped import print_configs
+from mljax.data.deep_images import DeepImages
 from mljax.data.pipeline import Batches, eval_batches, train_batches
 from mljax.data.records import Records
-from mljax.devices.compilation_cache import use_compilation_cache
+from mljax.devices.compilation_cache import compiling, use_compilation_cache
 from mljax.devices.mesh import make_mesh, put_batch, state_sharding
 from mljax.devices.processes import join_processes
 from mljax.evaluation.evaluate import outputs_read
@@ -51,6 +52,7 @@ from mljax.models.arrays import Arrays, class_arrays, merge_model
 from mljax.models.classifier import Classifier, for_classes
 from mljax.models.inference import make_forward
 from mljax.terminal.command import add_plugin_option, add_set_option, run_command
+from mljax.terminal.progress import make_progress
 from mljax.training.gradients import make_gradients
 from mljax.training.initialize import make_model
 from mljax.training.interruption import Interruption
@@ -83,6 +85,7 @@ class _Training:
       evaluation: the split that is evaluated.
       train_batches: `train_batches(start_step=0)`: this process's batches from a step on.
       eval_batches: `eval_batches()`: this process's batches of the evaluated split.
+      deep_images: of both splits, in the whole run.
       model: structure, class names, preprocessing; its arrays belong to `state`.
       evaluated: the same for the classes of the evaluated split.
       mesh: the devices.
@@ -101,6 +104,7 @@ class _Training:
     evaluation: Records
     train_batches: Callable[..., Batches]
     eval_batches: Callable[[], Batches]
+    deep_images: DeepImages
     model: Classifier
     evaluated: Classifier
     mesh: Mesh
@@ -118,13 +122,18 @@ class _Training:
         rules = {name: value for name, value in self.schedule.items() if hasattr(value, "update")}
         return rules if self.parts.stop is None else {**rules, "stop": self.parts.stop}
 
-    def compile_forward(self, state: TrainState) -> None:
+    def compile_forward(self, state: TrainState, console: Console) -> None:
         """Compiles what evaluates, before the first step: there is nothing to save meanwhile."""
         rows = self.config.data.eval_batch_size // jax.process_count()
         height, width = np.broadcast_to(self.config.data.preprocessing.image_size, 2).tolist()
         images = np.zeros((rows, height, width, 3), np.float32)
         of_classes = class_arrays(self.evaluated)
-        self.forward(state.params, state.statistics | of_classes, images)
+        network = self.description["network"]
+        program = f"evaluation of {network}, {rows} x {height} x {width}"
+        with make_progress(console, transient=True) as bar:
+            task = bar.add_task("", total=None, status="")
+            with compiling(bar, task, program, then="compiled"):
+                self.forward(state.params, state.statistics | of_classes, images)
 
 
 def _prepare(config: Config) -> _Training:
@@ -181,11 +190,13 @@ def _prepare(config: Config) -> _Training:
     shardings = state_sharding(mesh, state, fsdp=config.train.fsdp)
     step = make_train_step(gradients, optimizer, ema_decay=config.train.ema_decay)
     forward = make_forward(evaluated, mesh, outputs_read(make() for make in parts.evaluators))
+    deep_images = DeepImages()
     loading = {
         "preprocessing": config.data.preprocessing,
         "num_workers": config.data.num_workers,
         "bad_images": config.data.bad_images,
         "max_pixels": config.data.max_pixels,
+        "deep_images": deep_images,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
     }
@@ -215,6 +226,7 @@ def _prepare(config: Config) -> _Training:
         eval_batches=functools.partial(
             eval_batches, evaluation, batch_size=config.data.eval_batch_size, **loading
         ),
+        deep_images=deep_images,
         model=model,
         evaluated=evaluated,
         mesh=mesh,
@@ -277,6 +289,7 @@ def fit(
             folder, training.model, config, keep=config.train.keep_checkpoints
         )
         stack.callback(checkpoints.close)
+        stack.callback(training.deep_images.close)
         state, progress = training.state, Progress()
         if restored := checkpoints.restore(training.state):
             state, progress = restored
@@ -319,8 +332,7 @@ def fit(
             program=f"step of {training.description['network']}, {training.description['input']}",
             console=console,
         )
-        if start < training.total_steps:
-            training.compile_forward(state)
+        training.compile_forward(state, console)
         loop.go(training.train_batches, interruption)
         return keeper.finish(loop.state, loop.progress, interruption)
 
