@@ -17,10 +17,10 @@ from mljax.config.part import resolved
 from mljax.config.shipped import FOLDER
 from mljax.data.pipeline import train_batches
 from mljax.data.records import Classes
-from mljax.evaluation.evaluate import outputs_read
 from mljax.layers.norm import BatchNorm
 from mljax.models.arrays import merge_model, split_model
 from mljax.models.classifier import ModelSpec, abstract_model, for_classes
+from mljax.models.inference import outputs_read
 from mljax.trackers.class_prior import write_prior
 from mljax.train import dry_run
 from mljax.training.gradients import make_gradients
