@@ -1,5 +1,6 @@
-"""Settings of the whole suite: strict ranks, full float32 precision, a compilation cache."""
+"""Settings of the whole suite: strict ranks, full float32 precision, quick compilation."""
 
+import collections
 import os
 import tempfile
 from pathlib import Path
@@ -9,9 +10,23 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+# Most of these programs run only a few times, so little optimization is quicker. With
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 they are compiled as a user's; the tolerances are the same. By
+# environment variables, so that the processes that tests start give the same bits.
+little = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+jax.config.update("jax_disable_most_optimizations", little != "0")
+# Programs that are compiled in less than a second, the default, would be compiled by each test.
+seconds = os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", float(seconds))
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     folder = Path(tempfile.gettempdir()) / "mljax-test-cache"
     jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def pytest_collection_modifyitems(items):
+    """Lets the files with the most slow tests come first: one of them would be the last to end."""
+    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (-slow[item.path], item.path))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,7 +27,8 @@ def config(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     layouts.nus_wide_zsl(root)
     reader = part(nus_wide_zsl, root=str(root), word_vectors="wordvec_array.npy")
-    config = small_configs.training_config("train.epochs=2", "data.batch_size=4")
+    no_blocks = "model.backbone.kwargs.layers=(0, 0, 0, 0)"
+    config = small_configs.training_config("train.epochs=2", "data.batch_size=4", no_blocks)
     data = dataclasses.replace(config.data, reader=reader, augment=(), eval_batch_size=4)
     model = dataclasses.replace(config.model, head=part("ml_decoder", **HEAD))
     return dataclasses.replace(config, data=data, model=model)
