@@ -76,6 +76,7 @@ SYSTEM = System(
     networks="ResNet with a linear or projection head of SupContrast",
     matches=matches,
     detect=detect,
+    validation="not at all: its images have 32 pixels",
     pairs=((ResNet, Linear), (ResNet, Pooled), (ResNet, Projection)),
     namings=("supcon",),
     table=table,
