@@ -30,6 +30,7 @@ DATA_SETS = {
     "quickstart": (4_096, 10),
     "quickstart_kmcl": (4_096, 10),
     "quickstart_partial": (4_096, 10),
+    "quickstart_supcon": (1_024, 10),
     "asl/coco": (_COCO, 80),
     "asl/csv": (1_209, 5),
     "asl/nus_wide": (_NUS_WIDE, 81),
@@ -46,6 +47,7 @@ DATA_SETS = {
     "ml_decoder/nus_wide_zero_shot": (_NUS_WIDE, 925),
     "ml_decoder/open_images": (_OPEN_IMAGES, 9_605),
     "ml_decoder/stanford_cars": (8_144, 196),
+    "supcon/cifar": (50_000, 10),
 }
 # Commands of the docstrings with more than one argument, or with one that has no list of values.
 OTHERS = (
