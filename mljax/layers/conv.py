@@ -1,5 +1,7 @@
 """Convolutions and channel attention. Feature maps are NHWC."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,7 +9,12 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mljax.layers.init import at_least_float32, kaiming_fan_out, torch_uniform_init
+from mljax.layers.init import (
+    at_least_float32,
+    kaiming_fan_out,
+    normal_init,
+    torch_uniform_init,
+)
 from mljax.layers.norm import ActivatedBatchNorm
 
 
@@ -17,20 +24,55 @@ def convolution(
     kernel_size: int,
     *,
     stride: int = 1,
+    same_padding: bool = False,
     dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """Returns a convolution without bias, padded by half its kernel on each side."""
+    """Returns a convolution without bias, padded by half its kernel on each side.
+
+    Args:
+      in_features: channels of the map that it reads.
+      out_features: channels of the map that it makes.
+      kernel_size: height and width of the kernel in pixels.
+      stride: pixels between two places of the kernel.
+      same_padding: TensorFlow's "SAME" instead: of the rows that fill the last place up, the
+        smaller half stands before the map. It differs where the stride is 2.
+      dtype: of the computation; None keeps the map's and the kernel's own.
+      rngs: seeds the kernel.
+    """
     return nnx.Conv(
         in_features,
         out_features,
         (kernel_size, kernel_size),
         strides=stride,
-        # Written out: "SAME" pads less before than after where the stride is 2.
-        padding=kernel_size // 2,
+        padding="SAME" if same_padding else kernel_size // 2,
         use_bias=False,
         kernel_init=kaiming_fan_out,
         conv_general_dilated=_pointwise if kernel_size == 1 else lax.conv_general_dilated,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def depthwise_convolution(
+    num_features: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    same_padding: bool = False,
+    dtype: DTypeLike | None = None,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """Returns a convolution of each channel by its own kernel, without bias; see `convolution`."""
+    return nnx.Conv(
+        num_features,
+        num_features,
+        (kernel_size, kernel_size),
+        strides=stride,
+        padding="SAME" if same_padding else kernel_size // 2,
+        feature_group_count=num_features,
+        use_bias=False,
+        kernel_init=normal_init((2 / kernel_size**2) ** 0.5),
         dtype=dtype,
         rngs=rngs,
     )
@@ -75,6 +117,14 @@ class SqueezeExcite(nnx.Module):
     """Channel attention from the mean over space.
 
     Source: Hu et al., Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507, eq. 3.
+
+    Args:
+      num_features: channels of the map.
+      reduced_features: width between the two layers.
+      activation: between them.
+      bias_init: of both biases; None is torch's.
+      dtype: of the computation; None keeps the map's and the parameters' own.
+      rngs: seeds the parameters.
     """
 
     def __init__(
@@ -82,6 +132,8 @@ class SqueezeExcite(nnx.Module):
         num_features: int,
         reduced_features: int,
         *,
+        activation: Callable[[Array], Array] = jax.nn.relu,
+        bias_init: nnx.Initializer | None = None,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
@@ -90,16 +142,17 @@ class SqueezeExcite(nnx.Module):
                 inputs,
                 outputs,
                 kernel_init=kaiming_fan_out,
-                bias_init=torch_uniform_init(inputs),
+                bias_init=bias_init or torch_uniform_init(inputs),
                 dtype=dtype,
                 rngs=rngs,
             )
 
         self.reduce = linear(num_features, reduced_features)
         self.expand = linear(reduced_features, num_features)
+        self.activation = activation
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Returns `x` with each channel multiplied by its attention in (0, 1)."""
         pooled = at_least_float32(x).mean((1, 2)).astype(x.dtype)
-        attention = jax.nn.sigmoid(self.expand(jax.nn.relu(self.reduce(pooled))))
+        attention = jax.nn.sigmoid(self.expand(self.activation(self.reduce(pooled))))
         return x * attention[:, None, None, :]

@@ -27,6 +27,20 @@ def focusing_weight(
     return jnp.where(steep & (exponent > 0), 0.0, power)
 
 
+def smooth_labels(labels: Float[Array, "b k"], smoothing: float) -> Float[Array, "b k"]:
+    """Returns labels of which 1 is `1 - smoothing` and 0 is `smoothing`, not spread over classes.
+
+    Source: tosfaq/deep-object-reid (branch multilabel-paper) torchreid/losses/asl.py.
+
+    Args:
+      labels: 1 present, 0 absent, -1 unannotated: stays below 0.
+      smoothing: in [0, 1).
+    """
+    if not smoothing:
+        return labels
+    return jnp.where(labels == 0, smoothing, labels * (1 - smoothing))
+
+
 def asymmetric_loss(
     logits: Float[Array, "b k"],
     labels: Float[Array, "b k"],
@@ -36,6 +50,7 @@ def asymmetric_loss(
     clip: float | None = 0.05,
     eps: float = 1e-8,
     differentiable_focus: bool = False,
+    smoothing: float = 0.0,
 ) -> Float[Array, "b k"]:
     """Returns the asymmetric loss (ASL) of every class of every image, at least 0.
 
@@ -68,10 +83,11 @@ def asymmetric_loss(
       eps: the least probability inside a logarithm.
       differentiable_focus: let the gradient flow through the focusing weight, as
         `disable_torch_grad_focal_loss=False` does (the default of `AsymmetricLossOptimized`).
+      smoothing: present labels become 1 minus this, absent ones this, in [0, 1).
     """
     logits = _widen(logits)
     annotated = labels >= 0
-    present = jnp.where(annotated, labels, 0).astype(logits.dtype)
+    present = jnp.where(annotated, smooth_labels(labels, smoothing), 0).astype(logits.dtype)
     absent = 1 - present
     p = jax.nn.sigmoid(logits)
     q = 1 - p
