@@ -18,6 +18,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -77,7 +78,11 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _evaluate(
-    model: Classifier, data: DataConfig, decisions: EvalConfig, split: str, match: str
+    model: Classifier,
+    data: DataConfig,
+    decisions: EvalConfig,
+    split: str,
+    match: Literal["name", "position"],
 ) -> tuple[Evaluation, Sequence[str], list[str]]:
     """Returns the logits of a split with their figures, the class names, and what was skipped."""
     records = resolved(data.reader, "reader")(split)

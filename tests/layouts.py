@@ -34,11 +34,11 @@ def csv(root):
         (root / f"{split}.csv").write_text(table(["image", "cat", "dog"], names, 2))
 
 
-def coco(root):
+def coco(root, year=2014):
     (root / "annotations").mkdir(parents=True)
     names = [f"{i}.jpg" for i in range(COUNT)]
     for split in ("train", "val"):
-        write_images(root / f"{split}2014", names)
+        write_images(root / f"{split}{year}", names)
         content = {
             "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
             "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
@@ -47,7 +47,7 @@ def coco(root):
                 for i in range(COUNT)
             ],
         }
-        (root / f"annotations/instances_{split}2014.json").write_text(json.dumps(content))
+        (root / f"annotations/instances_{split}{year}.json").write_text(json.dumps(content))
 
 
 def voc(root):
