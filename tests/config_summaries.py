@@ -34,7 +34,6 @@ DATA_SETS = {
     "quickstart": (4_096, 10),
     "quickstart_kmcl": (4_096, 10),
     "quickstart_partial": (4_096, 10),
-    "quickstart_supcon": (1_024, 10),
     "asl/coco": (_COCO, 80),
     "asl/csv": (1_209, 5),
     "asl/nus_wide": (_NUS_WIDE, 81),

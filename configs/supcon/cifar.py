@@ -8,8 +8,8 @@ The probe reads runs/supcon/best, or what `init_from` names: any checkpoint with
 
 Khosla et al., "Supervised Contrastive Learning", https://arxiv.org/abs/2004.11362. The numbers are
 those of the commands in the README of HobbitLong/SupContrast: batches of 1,024 for the training
-(SimCLR with `method=simclr`), of 512 for the probe. Its ResNet-50 has, in percent of the test
-images, with cross-entropy 95.0, SupCon 96.0 and SimCLR 93.6 on CIFAR-10; 75.3, 76.5 and 70.7 on
+(SimCLR with `method=simclr`), of 512 for the probe. Its ResNet-50 has a top-1 accuracy, in percent,
+with cross-entropy of 95.0, SupCon 96.0 and SimCLR 93.6 on CIFAR-10; 75.3, 76.5 and 70.7 on
 CIFAR-100. Reported, not run here.
 """
 

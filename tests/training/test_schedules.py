@@ -220,7 +220,10 @@ def test_reduce_on_plateau_names_the_figures_that_there_are(figures):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_gives_a_learning_rate(name):
-    needed = {"multi_step": {"milestones": (1.0,)}, "linear_warmup": {"then": part("constant")}}
+    needed = {
+        "multi_step": {"milestones": (1.0,)},
+        "linear_warmup": {"then": part("constant"), "epochs": 1.0},
+    }
     kwargs = needed.get(name, {})
     schedule = resolved(part(name, **kwargs), "schedule")(0.5, 20, 5)
     rates = [schedule["learning_rate"](step) for step in range(20)]
