@@ -5,10 +5,12 @@ from collections.abc import Callable
 from flax import nnx
 
 from mljax.config.part import table
+from mljax.heads.csra import CSRA
 from mljax.heads.kernel_mixture import KernelMixture
 from mljax.heads.linear import Bottleneck, Linear
 from mljax.heads.ml_decoder import MLDecoder
 from mljax.heads.pooled import Pooled
+from mljax.heads.query2label import Query2Label
 
 HEADS: dict[str, Callable[..., nnx.Module]] = table(
     "head",
@@ -16,6 +18,8 @@ HEADS: dict[str, Callable[..., nnx.Module]] = table(
         "linear": Linear,
         "bottleneck": Bottleneck,
         "ml_decoder": MLDecoder,
+        "query2label": Query2Label,
+        "csra": CSRA,
         "kernel_mixture": KernelMixture,
         "pooled": Pooled,
     },

@@ -47,6 +47,14 @@ def torch_uniform_init(fan_in: int) -> nnx.Initializer:
     return _on_host(lambda rng, shape: rng.uniform(-bound, bound, shape))
 
 
+def xavier_uniform(
+    key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "..."]:
+    """Initializes a kernel `[in, out]` uniformly in +-sqrt(6 / (in + out)), as Xavier's is."""
+    bound = (6 / (shape[0] + shape[1])) ** 0.5
+    return _on_host(lambda rng, shape: rng.uniform(-bound, bound, shape))(key, shape, dtype)
+
+
 def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Returns `x` in float32, or in float64 if it is that already."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
