@@ -5,7 +5,6 @@ Importing this module needs torch.
 Zhu and Wu, https://arxiv.org/abs/2108.02456.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,21 +13,25 @@ from torch import Tensor
 
 
 def csra_logits(
-    weights: Mapping[str, Tensor], features: Tensor, *, temperatures: Sequence[float], weight: float
+    weights: Mapping[str, Tensor],
+    features: Tensor,
+    *,
+    temperatures: Sequence[float | None],
+    weight: float,
 ) -> Tensor:
     """Returns the logits `[b, k]`.
 
     Args:
       weights: the state dict.
       features: `[b, c, h, w]`.
-      temperatures: of each head; infinity for the maximum over space.
+      temperatures: of each head; None for the maximum over space.
       weight: of the attended score.
     """
     logits = torch.zeros((), dtype=features.dtype)
     for number, temperature in enumerate(temperatures):
         kernel = weights[f"classifier.multi_head.{number}.head.weight"]
         score = F.conv2d(features, kernel).flatten(2) / kernel.norm(dim=1).view(1, -1, 1)
-        if temperature == math.inf:
+        if temperature is None:
             attended = score.amax(2)
         else:
             attended = (torch.softmax(temperature * score, 2) * score).sum(2)

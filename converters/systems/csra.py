@@ -4,7 +4,6 @@ Kevinz-code/CSRA pipeline/resnet_csra.py.
 """
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -43,7 +42,7 @@ def detect(
     if temperatures is not None and len(temperatures) != count:
         raise ValueError(f"{name}: CSRA of {count} heads, got temperatures {temperatures}")
     chosen = TEMPERATURES[count] if temperatures is None else temperatures
-    chosen = tuple(math.inf if t == _MAXIMUM else float(t) for t in chosen)
+    chosen = tuple(None if t in (None, _MAXIMUM) else float(t) for t in chosen)
     assumed = (0.1 if count == 1 else 0.5) if weight is None else weight
     head = Part(name="csra", kwargs={"temperatures": chosen, "weight": assumed})
     text = f"CSRA head of {count} temperatures"
@@ -95,7 +94,7 @@ SYSTEM = System(
     detect=detect,
     arguments={
         "weight": "of the attended score, lambda: 0.1 for one head, 0.5 for several, unless given",
-        "temperatures": "of each head, 99 or inf for the maximum: those of the published heads of "
+        "temperatures": "of each head, 99 for the maximum: those of the published heads of "
         "that number unless given",
     },
     pairs=((ResNet, CSRA),),

@@ -155,14 +155,13 @@ def query2label_table(head: Query2Label, classifier: tuple[str, str] = ("fc.W", 
             tables.append(norm(f"transformer.{stack}.norm", f"head.{stack}_norm"))
     if head.projection is not None:
         tables.append(affine("input_proj", "head.projection", pointwise))
-    last = Table(
-        (
-            row("query_embed.weight", "head.queries", copy),
-            row(classifier[0], "head.kernel", first),
-            row(classifier[1], "head.bias", first),
-        )
-    )
-    return join(*tables, last)
+    last = [
+        row("query_embed.weight", "head.queries", copy),
+        row(classifier[0], "head.kernel", first),
+    ]
+    if head.bias is not None:
+        last.append(row(classifier[1], "head.bias", first))
+    return join(*tables, Table(tuple(last)))
 
 
 def _layer(layer: TransformerLayer, source: str, target: str) -> Table:

@@ -4,7 +4,6 @@ Zhu and Wu, "Residual Attention: A Simple but Effective Method for Multi-Label R
 https://arxiv.org/abs/2108.02456; Kevinz-code/CSRA pipeline/resnet_csra.py and csra.py.
 """
 
-import math
 from collections.abc import Sequence
 
 import jax
@@ -15,12 +14,12 @@ from jaxtyping import Array, Float
 
 from mljax.layers.init import at_least_float32, torch_uniform_init
 
-TEMPERATURES: dict[int, tuple[float, ...]] = {
+TEMPERATURES: dict[int, tuple[float | None, ...]] = {
     1: (1,),
-    2: (1, math.inf),
-    4: (1, 2, 4, math.inf),
-    6: (1, 2, 3, 4, 5, math.inf),
-    8: (1, 2, 3, 4, 5, 6, 7, math.inf),
+    2: (1, None),
+    4: (1, 2, 4, None),
+    6: (1, 2, 3, 4, 5, None),
+    8: (1, 2, 3, 4, 5, 6, 7, None),
 }
 """Of the published heads, by their number."""
 
@@ -41,7 +40,7 @@ class CSRA(nnx.Module):
 
     Args:
       temperatures: of each head; the weights of the places are the softmax of temperature * score,
-        and `math.inf` takes the highest score alone (the original's 99). `TEMPERATURES` has those
+        and None takes the highest score alone (the original's 99). `TEMPERATURES` has those
         of the published heads.
       weight: of the attended score, the paper's lambda.
 
@@ -54,12 +53,12 @@ class CSRA(nnx.Module):
         num_features: int,
         num_classes: int,
         *,
-        temperatures: Sequence[float] = TEMPERATURES[1],
+        temperatures: Sequence[float | None] = TEMPERATURES[1],
         weight: float = 0.1,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
-        if not temperatures or not min(temperatures) > 0:
+        if not temperatures or not all(t is None or t > 0 for t in temperatures):
             raise ValueError(
                 f"csra: temperatures must be one number above 0 for each head, got {temperatures}"
             )
@@ -83,7 +82,7 @@ class CSRA(nnx.Module):
         logits = jnp.zeros(scores[:, 0, 0].shape, scores.dtype)
         for head, temperature in enumerate(self.temperatures):
             score = scores[:, head]
-            if temperature == math.inf:
+            if temperature is None:
                 attended = score.max(1)
             else:
                 attended = (jax.nn.softmax(temperature * score, axis=1) * score).sum(1)

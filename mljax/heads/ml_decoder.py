@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from mljax.data.files.npy import read_npy
 from mljax.data.records import Classes
 from mljax.layers.attention import Attention, layer_norm, torch_linear
+from mljax.layers.dense import check_scale, normalize, scaled
 from mljax.layers.init import at_least_float32, normal_init
 from mljax.layers.variables import Frozen, OfClasses
 
@@ -78,6 +79,11 @@ class MLDecoder(nnx.Module):
       num_groups: queries; None takes 100, or one per class if there are fewer.
       embedding_size: width of queries and memory, a multiple of `num_heads`.
       dropout: in [0, 1), active in training.
+      scale: AAM's form, where it is given: the logits are scale * (cosine + bias) with the cosine
+        of decoded query and weight vector, and the memory passes a LeakyReLU of slope 0.2 in place
+        of a ReLU. Above 0; the paper has 17 to 25. Cosine + bias may leave [-1, 1]. Prokofiev and
+        Sovrasov 2022, section 3.2, https://arxiv.org/abs/2209.06585; tosfaq/deep-object-reid
+        torchreid/models/ml_decoder.py with `am_binary`, whose engine multiplies by the scale.
       train_queries: train the queries, which the published networks keep at their random start.
       word_vectors: `[k, w]`, or the path of an .npy file that holds it: zero-shot mode.
       word_vector_size: w, for zero-shot mode with word vectors that come later, from a checkpoint
@@ -85,7 +91,7 @@ class MLDecoder(nnx.Module):
 
     Raises:
       ValueError: for groups that cannot hold the classes, an `embedding_size` that `num_heads`
-        does not divide, or word vectors of another number of classes.
+        does not divide, a scale that is not above 0, or word vectors of another number of classes.
     """
 
     def __init__(
@@ -98,6 +104,7 @@ class MLDecoder(nnx.Module):
         num_heads: int = 8,
         feed_forward_size: int = 2048,
         dropout: float = 0.1,
+        scale: float | None = None,
         train_queries: bool = False,
         word_vectors: Float[Array | np.ndarray, "k w"] | str | Path | None = None,
         word_vector_size: int | None = None,
@@ -116,6 +123,7 @@ class MLDecoder(nnx.Module):
             width = self.word_vectors.shape[1]
             self.word_projection = torch_linear(width, embedding_size, dtype=dtype, rngs=rngs)
         self.zero_shot = word_vectors is not None
+        self.scale = None if scale is None else check_scale(scale)
         self.num_classes = num_classes
         self.embed = torch_linear(num_features, embedding_size, dtype=dtype, rngs=rngs)
         self.layer = DecoderLayer(
@@ -129,16 +137,20 @@ class MLDecoder(nnx.Module):
     def __call__(
         self, features: Float[Array, "b h w c"], *, rngs: nnx.Rngs | None = None
     ) -> dict[str, Array]:
-        """Returns `logits` `[b, k]`."""
+        """Returns `logits` `[b, k]`; with a scale also `cosines` `[b, k]` and `scale`."""
         tokens = features.reshape(features.shape[0], -1, features.shape[-1])
-        memory = jax.nn.relu(self.embed(tokens))
+        memory = self.embed(tokens)
+        memory = jax.nn.relu(memory) if self.scale is None else jax.nn.leaky_relu(memory, 0.2)
         decoded = self.layer(self._queries().astype(memory.dtype), memory, rngs=rngs)
         pool = self.pool[...].astype(decoded.dtype)
+        if self.scale is not None:
+            decoded, pool = normalize(at_least_float32(decoded)), normalize(self.pool[...], 1)
         logits = at_least_float32(jnp.einsum("bgd,gdo->bgo", decoded, pool))
         logits = logits.reshape(logits.shape[0], -1)
         if not self.zero_shot:
             logits = logits[:, : self.bias.shape[0]]
-        return {"logits": logits + self.bias[...][None]}
+        logits += self.bias[...][None]
+        return {"logits": logits} if self.scale is None else scaled(logits, self.scale)
 
     @property
     def stored_arguments(self) -> dict[str, Any]:

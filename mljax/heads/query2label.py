@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from mljax.layers.attention import Attention, layer_norm, torch_linear
+from mljax.layers.dense import check_scale, clip_cosine, normalize, scaled
 from mljax.layers.init import (
     at_least_float32,
     normal_init,
@@ -218,12 +219,15 @@ class Query2Label(nnx.Module):
         the published networks.
       pre_norm: normalize before each branch in place of after its sum; the encoder then ends with a
         norm as the decoder always does.
+      scale: above 0, where it is given: the logits are scale times the cosine of the decoded query
+        and the class's vector, without bias, for `angular_margin_loss`. tosfaq/deep-object-reid
+        fails in the forward pass there.
       learned_slope: of the rectifiers below 0, one a layer, from 0.25 (PReLU); else it is 0.
       dropout: in [0, 1), active in training.
 
     Raises:
-      ValueError: for a width that 4 or `num_heads` does not divide, no decoder layer, or
-        self-attention of a layer that is not there.
+      ValueError: for a width that 4 or `num_heads` does not divide, no decoder layer, a scale
+        that is not above 0, or self-attention of a layer that is not there.
     """
 
     def __init__(
@@ -239,6 +243,7 @@ class Query2Label(nnx.Module):
         self_attention: Sequence[int] = (),
         pre_norm: bool = False,
         learned_slope: bool = False,
+        scale: float | None = None,
         dropout: float = 0.1,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
@@ -286,12 +291,13 @@ class Query2Label(nnx.Module):
         self.queries = nnx.Param(normal_init(1.0)(rngs.params(), (num_classes, size)))
         init = torch_uniform_init(size)
         self.kernel = nnx.Param(init(rngs.params(), (num_classes, size)))
-        self.bias = nnx.Param(init(rngs.params(), (num_classes,)))
+        self.scale = None if scale is None else check_scale(scale)
+        self.bias = None if scale else nnx.Param(init(rngs.params(), (num_classes,)))
 
     def __call__(
         self, features: Float[Array, "b h w c"], *, rngs: nnx.Rngs | None = None
     ) -> dict[str, Array]:
-        """Returns `logits` `[b, k]`."""
+        """Returns `logits` `[b, k]`; with a scale also `cosines` `[b, k]` and `scale`."""
         batch, height, width, _ = features.shape
         memory = features.reshape(batch, height * width, -1)
         if self.projection is not None:
@@ -308,10 +314,15 @@ class Query2Label(nnx.Module):
         decoded = jnp.zeros((rows, *queries.shape[1:]), memory.dtype)
         for layer in self.decoder:
             decoded = layer(decoded, queries, memory, places, rngs=rngs)
-        return {"logits": self.classify(self.decoder_norm(decoded))}
+        return self.classify(self.decoder_norm(decoded))
 
-    def classify(self, decoded: Float[Array, "b k d"]) -> Float[Array, "b k"]:
-        """Returns the logit of every class from its decoded query."""
+    def classify(self, decoded: Float[Array, "b k d"]) -> dict[str, Array]:
+        """Returns the logit of every class from its decoded query, as the whole head does."""
+        if self.scale is not None:
+            decoded, kernel = normalize(at_least_float32(decoded)), normalize(self.kernel[...])
+            cosines = jnp.einsum("bkd,kd->bk", decoded, kernel, precision="highest")
+            return scaled(clip_cosine(cosines), self.scale)
+        assert self.bias is not None
         kernel = self.kernel[...].astype(decoded.dtype)
         logits = at_least_float32(jnp.einsum("bkd,kd->bk", decoded, kernel))
-        return logits + self.bias[...][None]
+        return {"logits": logits + self.bias[...][None]}

@@ -132,7 +132,7 @@ def test_each_class_reads_its_own_query(case):
     head = nnx.eval_shape(lambda: Query2Label(size, classes, **SMALL, rngs=nnx.Rngs(0)))
     head.kernel.set_value(jnp.asarray(weights["fc.W"][0]))
     head.bias.set_value(jnp.asarray(weights["fc.b"][0]))
-    found = head.classify(jnp.asarray(decoded))
+    found = head.classify(jnp.asarray(decoded))["logits"]
     np.testing.assert_allclose(found, expected["out"], atol=1e-5, rtol=1e-6)
 
 
@@ -148,7 +148,13 @@ def test_positions_equal_reference(case):
 
 @functools.cache
 def _head(**arguments):
-    return Query2Label(8, 3, **(SMALL | arguments), rngs=nnx.Rngs(0))
+    """Returns a small head, filled here, since initial values would be compiled first."""
+    head = nnx.eval_shape(lambda: Query2Label(8, 3, **(SMALL | arguments), rngs=nnx.Rngs(0)))
+    for path, variable in nnx.to_flat_state(nnx.state(head, nnx.Param)):
+        name = ".".join(map(str, path))
+        low = 0.5 if name.endswith("scale") else -0.5
+        variable.set_value(jnp.asarray(golden.fill_input(name, variable.shape, low, low + 1)))
+    return head
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -174,6 +180,18 @@ def test_every_part_is_trained():
     _, gradients, _ = _run("q2l_head", "tiny", "float32")
     silent = {name for name, value in gradients.items() if np.abs(value).max() < 1e-6}
     assert silent == set()
+
+
+def test_with_a_scale_the_logits_are_scaled_cosines():
+    head = _head(scale=20.0)
+    decoded = jnp.asarray(golden.fill_input("decoded", (2, 3, 8), -1, 2))
+    found = head.classify(decoded)
+    lengths = jnp.linalg.norm(decoded, axis=-1) * jnp.linalg.norm(head.kernel[...], axis=-1)[None]
+    expected = (decoded * head.kernel[...][None]).sum(-1) / lengths
+    np.testing.assert_allclose(found["cosines"], expected, atol=1e-6)
+    np.testing.assert_allclose(found["logits"], 20 * expected, atol=1e-5)
+    assert found["scale"] == 20
+    assert head.bias is None
 
 
 def test_the_place_of_a_feature_matters():
