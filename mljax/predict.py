@@ -2,6 +2,7 @@
 
 How images are prepared, and above which score a class is predicted, is what the checkpoint has, in
 its place what `--config` has, then what `--set` changes, then what an option of its own says.
+Thresholds that `mljax.calibrate` found are what the checkpoint has, before its config.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from rich.console import Console
@@ -21,12 +22,13 @@ from rich.console import Console
 from mljax.checkpoints.checkpoint import load_model, read_config
 from mljax.config.load import load_config, override, unread_fields
 from mljax.config.part import use_plugins
-from mljax.config.schema import MAX_PIXELS, Config, EvalConfig, Preprocessing
+from mljax.config.schema import MAX_PIXELS, Config, EvalConfig, Preprocessing, Resize
 from mljax.data.images import load_image
 from mljax.devices.compilation_cache import compiling, use_compilation_cache
 from mljax.evaluation.image_files import ImageFiles, find_image_files, show_path
 from mljax.evaluation.pictures import annotate
 from mljax.evaluation.predictions import Prediction, predict
+from mljax.evaluation.stored_config import threshold_of
 from mljax.models.classifier import Classifier
 from mljax.terminal.command import add_plugin_option, add_set_option, run_command
 from mljax.terminal.grammar import counted
@@ -60,9 +62,10 @@ def _run(arguments: argparse.Namespace) -> int:
     if model.class_names is None:
         print("the checkpoint has no class names: labels are class numbers", file=sys.stderr)
     config = _config(model, arguments)
-    threshold = arguments.threshold
-    if threshold is None:
-        threshold = (config.eval if config else EvalConfig()).threshold
+    if arguments.config is not None:
+        model.thresholds = None
+    configured = (config.eval if config else EvalConfig()).threshold
+    threshold = threshold_of(model, configured, arguments.threshold, arguments.set)
     max_pixels = arguments.max_pixels
     if max_pixels is None:
         max_pixels = config.data.max_pixels if config else MAX_PIXELS
@@ -84,6 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:
     at_once = min(arguments.batch_size, len(paths))
     program = f"{model.spec.backbone.name} + {model.spec.head.name}, {at_once} of {preprocessing}"
     bad = 0
+    drawn = 0
     for prediction in _with_progress(predictions, len(paths), program):
         if prediction.error is not None:
             bad += 1
@@ -91,6 +95,10 @@ def _run(arguments: argparse.Namespace) -> int:
         print(_json(prediction) if arguments.json else _line(prediction, model, threshold))
         if arguments.output is not None and prediction.error is None:
             _save_annotated(prediction, arguments.output, taken, max_pixels)
+            drawn += 1
+    if drawn:
+        where = show_path(str(arguments.output))
+        print(f"{counted(drawn, 'picture')} with labels written to {where}", file=sys.stderr)
     if bad:
         print(f"{bad} of {counted(len(paths), 'image')} could not be read", file=sys.stderr)
     return 1 if bad else 0
@@ -129,7 +137,7 @@ def _config(model: Classifier, arguments: argparse.Namespace) -> Config | None:
 def _preprocessing(
     found: Preprocessing | None,
     image_size: str | None,
-    resize: Literal["bilinear", "bicubic"] | None,
+    resize: Resize | None,
 ) -> Preprocessing | None:
     if image_size is not None:
         sides = [int(side) if side.isdecimal() else 0 for side in image_size.lower().split("x")]
@@ -179,7 +187,7 @@ def _json(prediction: Prediction) -> str:
     return json.dumps(line)
 
 
-def _line(prediction: Prediction, model: Classifier, threshold: float) -> str:
+def _line(prediction: Prediction, model: Classifier, threshold: float | None) -> str:
     path = show_path(prediction.path)
     if prediction.scores is None:
         return f"{path}: cannot be read"
@@ -187,8 +195,10 @@ def _line(prediction: Prediction, model: Classifier, threshold: float) -> str:
         return f"{path}: {', '.join(_texts(prediction))}"
     best = int(np.argmax(prediction.scores))
     name = model.class_names[best] if model.class_names else str(best)
-    closest = f"the closest is {name} {prediction.scores[best]:.2f}"
-    return f"{path}: no label above {threshold:g}; {closest}"
+    highest = f"{name} {prediction.scores[best]:.2f}"
+    if threshold is None:
+        return f"{path}: no label above its threshold; the highest is {highest}"
+    return f"{path}: no label above {threshold:g}; the closest is {highest}"
 
 
 def _texts(prediction: Prediction) -> list[str]:
@@ -222,14 +232,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "a file, or a config that ships: its preprocessing and threshold, not the checkpoint's"
     add("--config", metavar="NAME[:ARGUMENT=VALUE,...]", help=text)
     add_set_option(parser)
-    add("--threshold", type=float, help="predicted above; default: the config's, else 0.8")
+    text = "predicted above; default: calibrated ones, else the config's, else 0.8"
+    add("--threshold", type=float, help=text)
     add("--top-k", type=int, metavar="K", help="of the K highest scores, those above the threshold")
     add("--json", action="store_true", help="one line of JSON an image on standard output")
     add("--output", type=Path, metavar="FOLDER", help="where to save pictures with their labels")
     add("--batch-size", type=int, default=32, help="images at once (32)")
     text = "pixels in place of the checkpoint's: a side, or height x width, as 320x640"
     add("--image-size", metavar="N", help=text)
-    add("--resize", choices=("bilinear", "bicubic"), help="in place of the checkpoint's filter")
+    add("--resize", choices=get_args(Resize), help="in place of the checkpoint's filter")
     text = "of the largest image that is decoded; default: the config's, else 8192 x 8192"
     add("--max-pixels", type=int, metavar="N", help=text)
     add_plugin_option(parser)

@@ -12,6 +12,7 @@ from mljax.heads.label_attention import LabelAttention
 from mljax.heads.linear import Bottleneck, Linear
 from mljax.heads.ml_decoder import MLDecoder
 from mljax.heads.pooled import Pooled
+from mljax.heads.projection import Projection
 from mljax.heads.query2label import Query2Label
 
 HEADS: dict[str, Callable[..., nnx.Module]] = table(
@@ -26,5 +27,6 @@ HEADS: dict[str, Callable[..., nnx.Module]] = table(
         "label_attention": LabelAttention,
         "kernel_mixture": KernelMixture,
         "pooled": Pooled,
+        "projection": Projection,
     },
 )
