@@ -138,6 +138,7 @@ SYSTEM = System(
     networks="ResNet with a linear head of torchvision or timm",
     matches=matches,
     detect=detect,
+    validation="the shorter side to that of the input / 0.875, then its center",
     pairs=((ResNet, Linear), (ResNet, Pooled)),
     namings=("original", "timm"),
     table=table,

@@ -36,6 +36,9 @@ def _check_share(owner: object, *names: str) -> None:
     _check(owner, "from 0 to 1", lambda x: 0 <= x <= 1, *names)
 
 
+Resize = Literal["bilinear", "bicubic", "cv2_bilinear"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """How an image file becomes the array that a network reads; it travels with checkpoints.
@@ -45,13 +48,14 @@ class Preprocessing:
         square, or (height, width).
       mean: subtracted from each RGB channel after scaling to [0, 1].
       std: divides each RGB channel after that.
-      resize: the resampling filter.
+      resize: the resampling filter; "bilinear" and "bicubic" are Pillow's, which average where
+        images get smaller; "cv2_bilinear" is OpenCV's, which does not.
     """
 
     image_size: int | tuple[int, int]
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    resize: Literal["bilinear", "bicubic"] = "bilinear"
+    resize: Resize = "bilinear"
 
     def __post_init__(self) -> None:
         sides = self.image_size
@@ -169,18 +173,20 @@ class ParameterGroup:
 
     Attributes:
       pattern: a shell pattern over dotted paths, such as `head.*` or `*.bias`.
+      max_axes: only parameters with this many axes or fewer: 1 are gains, biases and slopes.
       rate_factor: factor of the learning rate.
       frozen: never changed; their gradient still counts in the gradient norm.
       kwargs: arguments of the algorithm that differ, such as `{"weight_decay": 0.0}`.
     """
 
     pattern: str
+    max_axes: int | None = None
     rate_factor: float = 1.0
     frozen: bool = False
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_not_negative(self, "rate_factor")
+        _check_not_negative(self, "rate_factor", "max_axes")
         kwargs = plain_arguments(self.kwargs, f"the parameters {self.pattern}")
         object.__setattr__(self, "kwargs", kwargs)
 

@@ -13,6 +13,7 @@ from mljax.heads.linear import Bottleneck, Linear
 from mljax.heads.ml_decoder import MLDecoder
 from mljax.heads.ml_gcn import MLGCN
 from mljax.heads.pooled import Pooled
+from mljax.heads.projection import Projection
 
 HEADS: dict[str, Callable[..., nnx.Module]] = table(
     "head",
@@ -25,6 +26,7 @@ HEADS: dict[str, Callable[..., nnx.Module]] = table(
         "ml_gcn": MLGCN,
         "kernel_mixture": KernelMixture,
         "pooled": Pooled,
+        "projection": Projection,
     },
 )
 LABEL_GRAPHS: dict[str, Callable[..., nnx.Module]] = table(

@@ -210,7 +210,7 @@ def test_batch_norm_in_training_matches_torchs():
         ("resnet18", 11_689_512, 512),
         ("resnet34", 21_797_672, 512),
         ("resnet50", 25_557_032, 2048),
-        ("resnet101", 44_549_160, 2048),
+        pytest.param("resnet101", 44_549_160, 2048, marks=pytest.mark.slow),
     ],
 )
 def test_published_parameter_counts(name, parameters, features):
