@@ -6,10 +6,13 @@ backbones that it sits on.
 
 from converters.systems import (
     aam,
+    csra,
     efficientnet_v2,
     kmcl,
     ml_decoder,
     ml_gcn,
+    mulcon,
+    query2label,
     resnet,
     supcon,
     tresnet,
@@ -21,6 +24,9 @@ SYSTEMS: dict[str, System] = {
     "ml_gcn": ml_gcn.SYSTEM,
     "kmcl": kmcl.SYSTEM,
     "ml_decoder": ml_decoder.SYSTEM,
+    "query2label": query2label.SYSTEM,
+    "csra": csra.SYSTEM,
+    "mulcon": mulcon.SYSTEM,
     "tresnet": tresnet.SYSTEM,
     "efficientnet_v2": efficientnet_v2.SYSTEM,
     "resnet": resnet.SYSTEM,
