@@ -78,16 +78,21 @@ def join(*tables: Table) -> Table:
     )
 
 
-def under(prefix: str, table: Table) -> Table:
-    """Returns the table of the same network where a prefix precedes the names of its sources."""
+def renamed(table: Table, rename: Callable[[str], str]) -> Table:
+    """Returns the table of the same network where the sources have other names."""
     return Table(
         rows=tuple(
-            Row(tuple(prefix + name for name in row.sources), row.targets, row.transform)
-            for row in table.rows
+            Row(tuple(map(rename, entry.sources)), entry.targets, entry.transform)
+            for entry in table.rows
         ),
-        unused={prefix + name: reason for name, reason in table.unused.items()},
+        unused={rename(name): reason for name, reason in table.unused.items()},
         kept=table.kept,
     )
+
+
+def under(prefix: str, table: Table) -> Table:
+    """Returns the table of the same network where a prefix precedes the names of its sources."""
+    return renamed(table, lambda name: prefix + name)
 
 
 @dataclass(frozen=True, kw_only=True)

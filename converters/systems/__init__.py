@@ -5,10 +5,12 @@ backbones that it sits on.
 """
 
 from converters.systems import (
+    aam,
     csra,
     efficientnet_v2,
     kmcl,
     ml_decoder,
+    ml_gcn,
     mulcon,
     query2label,
     resnet,
@@ -18,6 +20,8 @@ from converters.systems import (
 from converters.systems.system import System
 
 SYSTEMS: dict[str, System] = {
+    "aam": aam.SYSTEM,
+    "ml_gcn": ml_gcn.SYSTEM,
     "kmcl": kmcl.SYSTEM,
     "ml_decoder": ml_decoder.SYSTEM,
     "query2label": query2label.SYSTEM,
