@@ -76,6 +76,18 @@ def join(*tables: Table) -> Table:
     )
 
 
+def renamed(table: Table, rename: Callable[[str], str]) -> Table:
+    """Returns the table of the same network where the sources have other names."""
+    return Table(
+        rows=tuple(
+            Row(tuple(map(rename, entry.sources)), entry.targets, entry.transform)
+            for entry in table.rows
+        ),
+        unused={rename(name): reason for name, reason in table.unused.items()},
+        kept=table.kept,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImportReport:
     """What an import did.

@@ -4,10 +4,21 @@ They are asked in this order whether a file is theirs, so a head of its own stan
 backbones that it sits on.
 """
 
-from converters.systems import efficientnet_v2, kmcl, ml_decoder, resnet, supcon, tresnet
+from converters.systems import (
+    aam,
+    efficientnet_v2,
+    kmcl,
+    ml_decoder,
+    ml_gcn,
+    resnet,
+    supcon,
+    tresnet,
+)
 from converters.systems.system import System
 
 SYSTEMS: dict[str, System] = {
+    "aam": aam.SYSTEM,
+    "ml_gcn": ml_gcn.SYSTEM,
     "kmcl": kmcl.SYSTEM,
     "ml_decoder": ml_decoder.SYSTEM,
     "tresnet": tresnet.SYSTEM,
