@@ -46,6 +46,8 @@ DATA_SETS = {
     "kmcl/coco": (_COCO, 80),
     "kmcl/coco_subset": (1_000, 80),
     "kmcl/voc": (5_011, 20),
+    "ml_gcn/coco": (_COCO, 80),
+    "ml_gcn/voc": (5_011, 20),
     "ml_decoder/coco": (_COCO, 80),
     "ml_decoder/nus_wide_zero_shot": (_NUS_WIDE, 925),
     "ml_decoder/open_images": (_OPEN_IMAGES, 9_605),

@@ -122,7 +122,8 @@ def test_training_and_evaluation_fit_the_network(name, tmp_path):
 def _classes(config, count):
     width = config.model.head.kwargs.get("word_vector_size")
     vectors = None if width is None else np.zeros((count, width), np.float32)
-    return Classes(names=tuple(f"c{i}" for i in range(count)), vectors=vectors)
+    names = tuple(f"c{i}" for i in range(count))
+    return Classes(names=names, vectors=vectors, labels=np.ones((2, count), np.int8))
 
 
 def _abstract(config, count):
