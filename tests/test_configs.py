@@ -19,11 +19,12 @@ from mljax.data.pipeline import train_batches
 from mljax.data.records import Classes
 from mljax.layers.norm import BatchNorm
 from mljax.models.arrays import merge_model, split_model
-from mljax.models.classifier import ModelSpec, abstract_model, for_classes
+from mljax.models.classifier import for_classes
 from mljax.models.inference import outputs_read
 from mljax.trackers.class_prior import write_prior
 from mljax.train import dry_run
 from mljax.training.gradients import make_gradients
+from mljax.training.initialize import make_model
 from mljax.training.objective import make_terms
 from mljax.training.optimizer import make_optimizer
 from mljax.training.state import make_state
@@ -105,7 +106,7 @@ def test_training_and_evaluation_fit_the_network(name, tmp_path):
     config = _with_prior(config, tmp_path, classes.names)
     images = _array(config.data.batch_size, *[config.data.preprocessing.image_size] * 2, 3)
 
-    model = for_classes(_abstract(config, count), classes)
+    model = _abstract(config, classes)
     metrics = _trace_step(config, model, classes.names, images)
     assert {f"loss/{loss.name}" for loss in config.losses} < set(metrics)
     assert all(value.shape == () for value in metrics.values())
@@ -123,14 +124,21 @@ def _classes(config, count):
     width = config.model.head.kwargs.get("word_vector_size")
     vectors = None if width is None else np.zeros((count, width), np.float32)
     names = tuple(f"c{i}" for i in range(count))
-    return Classes(names=names, vectors=vectors, labels=np.ones((2, count), np.int8))
+    return Classes(names=names, vectors=vectors)
 
 
-def _abstract(config, count):
+def _abstract(config, classes):
     spec = config.model
-    dtype = None if spec.dtype == "float32" else spec.dtype
-    return abstract_model(
-        ModelSpec(backbone=spec.backbone, head=spec.head, num_classes=count, dtype=dtype)
+    preprocessing = config.data.preprocessing
+    return nnx.eval_shape(
+        lambda: make_model(
+            spec.backbone,
+            spec.head,
+            classes,
+            dtype=spec.dtype,
+            preprocessing=preprocessing,
+            seed=config.seed,
+        )[0]
     )
 
 

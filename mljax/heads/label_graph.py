@@ -125,6 +125,8 @@ class LabelGraph(nnx.Module):
                 f"the graph is over {count} classes, the data have {len(classes.names)}; a graph "
                 "serves the classes of its training alone"
             )
+        if self.co_occurrence is None and classes.labels is None and classes.vectors is None:
+            return self
         if not _is_unknown(self.edges[...]):
             if classes.vectors is not None and not self._has(classes.vectors):
                 raise ValueError("the data have other word vectors than those of the graph")
