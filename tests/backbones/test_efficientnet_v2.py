@@ -93,6 +93,60 @@ def test_both_paddings_match_timm(case, arguments):
     np.testing.assert_allclose(found, expected["stages"], atol=1e-4, rtol=1e-5)
 
 
+def _angular_margin_loss(cosine, targets, *, margin=0.05, positive=0.7, scale=17.0):
+    """The loss of the golden: no angular margin, focusing 2 for absent and 1 for present labels."""
+    present, absent = jax.nn.sigmoid(scale * cosine), jax.nn.sigmoid(-scale * cosine)
+    absent = jnp.minimum(absent + margin, 1)
+    weight = (absent * targets + present * (1 - targets)) ** (targets + 2 * (1 - targets))
+    # The original's float64 run has float32 targets, so these two factors are in float32.
+    shares = (positive / scale) * targets, ((1 - positive) / scale) * (1 - targets)
+    terms = shares[0] * jnp.log(present) + shares[1] * jnp.log(absent)
+    return -(weight * terms).sum()
+
+
+@pytest.mark.slow
+def test_a_training_step_matches_the_original_in_float64():
+    expected = golden.arrays("aam_effnet", "s_train")
+    model = _backbone("s_train")
+    model.train()
+    graph, params, statistics = split_model(model)
+    weight = golden.state_dict("aam_effnet", "s_train")["model.classifier.weight"]
+    with jax.enable_x64(True):
+        params, statistics = jax.tree.map(lambda a: a.astype("float64"), (params, statistics))
+        images = jnp.asarray(_images("aam_effnet", "s_train"), "float64")
+
+        def loss(params, weight):
+            trained = merge_model(graph, params, statistics)
+            pooled = trained.backbone(images).mean((1, 2))
+            pooled, columns = (
+                x / jnp.linalg.norm(x, axis=axis, keepdims=True)
+                for x, axis in ((pooled, 1), (weight, 0))
+            )
+            cosine = jnp.clip(pooled @ columns, -1, 1)
+            value = _angular_margin_loss(cosine, expected["targets"])
+            return value, (cosine, split_model(trained)[2])
+
+        step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+        (value, (cosine, statistics)), (gradients, slope) = step(params, weight.astype("float64"))
+        found = to_numpy(merge_model(graph, gradients, statistics))
+    np.testing.assert_allclose(value, expected["train_loss_f64"], rtol=1e-9)
+    np.testing.assert_allclose(cosine, expected["train_logits_f64"], atol=1e-9)
+    found = {f"model.{name}": array for name, array in found.items()}
+    found["model.classifier.weight"] = np.asarray(slope)
+    compared = 0
+    for key, summary in expected.items():
+        kind, _, name = key.removesuffix("_f64").partition("_")
+        if kind not in ("g", "after") or not key.endswith("_f64"):
+            continue
+        array = found[name]
+        summarized = np.r_[array.mean(), array.std(), np.abs(array).max(), array.ravel()]
+        np.testing.assert_allclose(
+            summarized[: len(summary)], summary, rtol=1e-6, atol=1e-9, err_msg=name
+        )
+        compared += 1
+    assert compared == 28
+
+
 @pytest.mark.parametrize(
     ("arguments", "size"),
     [({}, (45, 38)), pytest.param(PLAIN, (32, 45), marks=pytest.mark.slow)],
