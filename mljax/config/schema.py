@@ -169,18 +169,20 @@ class ParameterGroup:
 
     Attributes:
       pattern: a shell pattern over dotted paths, such as `head.*` or `*.bias`.
+      max_axes: only parameters with this many axes or fewer: 1 are gains, biases and slopes.
       rate_factor: factor of the learning rate.
       frozen: never changed; their gradient still counts in the gradient norm.
       kwargs: arguments of the algorithm that differ, such as `{"weight_decay": 0.0}`.
     """
 
     pattern: str
+    max_axes: int | None = None
     rate_factor: float = 1.0
     frozen: bool = False
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_not_negative(self, "rate_factor")
+        _check_not_negative(self, "rate_factor", "max_axes")
         kwargs = plain_arguments(self.kwargs, f"the parameters {self.pattern}")
         object.__setattr__(self, "kwargs", kwargs)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from flax import nnx
 
 from mljax.config.part import table
+from mljax.heads.cosine import Cosine
 from mljax.heads.kernel_mixture import KernelMixture
 from mljax.heads.linear import Bottleneck, Linear
 from mljax.heads.ml_decoder import MLDecoder
@@ -15,6 +16,7 @@ HEADS: dict[str, Callable[..., nnx.Module]] = table(
     {
         "linear": Linear,
         "bottleneck": Bottleneck,
+        "cosine": Cosine,
         "ml_decoder": MLDecoder,
         "kernel_mixture": KernelMixture,
         "pooled": Pooled,

@@ -1,4 +1,4 @@
-"""Classifiers on the mean over space: one linear layer, or two without activation between."""
+"""Classifiers on the pooled map: one linear layer, or two without activation between."""
 
 import functools
 
@@ -6,7 +6,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from mljax.config.part import Part, part, resolved
+from mljax.layers import POOLINGS
 from mljax.layers.init import at_least_float32, normal_init, torch_uniform_init
+
+AVERAGE = part(POOLINGS["average"])
 
 
 def _linear(inputs: int, outputs: int, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.Linear:
@@ -21,9 +25,10 @@ def _linear(inputs: int, outputs: int, dtype: DTypeLike | None, rngs: nnx.Rngs) 
 
 
 class Linear(nnx.Module):
-    """Global average pooling, then a linear layer (the `head` of Alibaba-MIIL/ASL's TResNet).
+    """Global pooling, then a linear layer (the `head` of Alibaba-MIIL/ASL's TResNet).
 
     Args:
+      pooling: over space: `average`, as TResNet and ResNet have it, `max` or `average_plus_max`.
       embedding_size: width of a linear layer before the classifier, as the OpenImages networks
         have it (`bottleneck_head`); None for none.
     """
@@ -33,10 +38,14 @@ class Linear(nnx.Module):
         num_features: int,
         num_classes: int,
         *,
+        pooling: Part = AVERAGE,
         embedding_size: int | None = None,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
+        resolved(pooling, "pooling")
+        # The part itself, so that two networks of one structure are equal.
+        self.pooling = pooling
         self.embedding = (
             None if embedding_size is None else _linear(num_features, embedding_size, dtype, rngs)
         )
@@ -47,7 +56,7 @@ class Linear(nnx.Module):
     ) -> dict[str, Array]:
         """Returns `logits` `[b, k]`."""
         del rngs
-        pooled = at_least_float32(features).mean((1, 2))
+        pooled = resolved(self.pooling, "pooling")(features)
         if self.embedding is not None:
             pooled = self.embedding(pooled)
         return {"logits": at_least_float32(self.linear(pooled))}

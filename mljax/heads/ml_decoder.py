@@ -16,76 +16,10 @@ from jaxtyping import Array, Float
 
 from mljax.data.files.npy import read_npy
 from mljax.data.records import Classes
-from mljax.layers.init import at_least_float32, normal_init, torch_uniform_init
+from mljax.layers.attention import Attention, layer_norm, torch_linear
+from mljax.layers.dense import check_scale, normalize, scaled
+from mljax.layers.init import at_least_float32, normal_init
 from mljax.layers.variables import Frozen, OfClasses
-
-
-def _linear(inputs: int, outputs: int, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.Linear:
-    init = torch_uniform_init(inputs)
-    return nnx.Linear(inputs, outputs, kernel_init=init, bias_init=init, dtype=dtype, rngs=rngs)
-
-
-class CrossAttention(nnx.Module):
-    """torch's multi-head attention of queries over a memory, with its initialization.
-
-    Vaswani et al., "Attention Is All You Need", section 3.2, https://arxiv.org/abs/1706.03762;
-    torch.nn.MultiheadAttention.
-
-    Args:
-      dropout: share of the attention weights that training drops.
-
-    Raises:
-      ValueError: for a number of features that `num_heads` does not divide.
-    """
-
-    def __init__(
-        self,
-        num_features: int,
-        num_heads: int,
-        *,
-        dropout: float,
-        dtype: DTypeLike | None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        if num_features % num_heads:
-            raise ValueError(
-                f"embedding_size must be a multiple of num_heads, got {num_features} for "
-                f"{num_heads} heads; the published heads have 768 and 8"
-            )
-
-        def linear(kernel_init: nnx.Initializer) -> nnx.Linear:
-            return nnx.Linear(
-                num_features, num_features, kernel_init=kernel_init, dtype=dtype, rngs=rngs
-            )
-
-        # torch draws the three as one xavier-uniform matrix [3d, d]: +-sqrt(6 / 4d).
-        stacked_init = nnx.initializers.variance_scaling(0.5, "fan_in", "uniform")
-        self.query = linear(stacked_init)
-        self.key = linear(stacked_init)
-        self.value = linear(stacked_init)
-        self.out = linear(torch_uniform_init(num_features))
-        self.dropout = nnx.Dropout(dropout)
-        self.num_heads = num_heads
-
-    def __call__(
-        self,
-        queries: Float[Array, "r g d"],
-        memory: Float[Array, "b n d"],
-        *,
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "b g d"]:
-        """Returns what each query reads; queries of one row (r = 1) serve every image."""
-        # jax.nn.dot_product_attention has no dropout, cannot share queries between images and
-        # rounds float64 to float32; these einsums are as fast.
-        query, key, value = (
-            x.reshape(*x.shape[:2], self.num_heads, -1)
-            for x in (self.query(queries), self.key(memory), self.value(memory))
-        )
-        query = query * query.shape[-1] ** -0.5
-        scores = at_least_float32(jnp.einsum("bghd,bnhd->bhgn", query, key))
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-        read = jnp.einsum("bhgn,bnhd->bghd", self.dropout(weights, rngs=rngs), value)
-        return self.out(read.reshape(*read.shape[:2], -1))
 
 
 class DecoderLayer(nnx.Module):
@@ -102,15 +36,11 @@ class DecoderLayer(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         def norm() -> nnx.LayerNorm:
-            return nnx.LayerNorm(
-                num_features, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs
-            )
+            return layer_norm(num_features, dtype=dtype, rngs=rngs)
 
-        self.attention = CrossAttention(
-            num_features, num_heads, dropout=dropout, dtype=dtype, rngs=rngs
-        )
-        self.expand = _linear(num_features, feed_forward_size, dtype, rngs)
-        self.reduce = _linear(feed_forward_size, num_features, dtype, rngs)
+        self.attention = Attention(num_features, num_heads, dropout=dropout, dtype=dtype, rngs=rngs)
+        self.expand = torch_linear(num_features, feed_forward_size, dtype=dtype, rngs=rngs)
+        self.reduce = torch_linear(feed_forward_size, num_features, dtype=dtype, rngs=rngs)
         self.norm1, self.norm2, self.norm3 = norm(), norm(), norm()
         self.dropout = nnx.Dropout(dropout)
 
@@ -149,6 +79,11 @@ class MLDecoder(nnx.Module):
       num_groups: queries; None takes 100, or one per class if there are fewer.
       embedding_size: width of queries and memory, a multiple of `num_heads`.
       dropout: in [0, 1), active in training.
+      scale: AAM's form, where it is given: the logits are scale * (cosine + bias) with the cosine
+        of decoded query and weight vector, and the memory passes a LeakyReLU of slope 0.2 in place
+        of a ReLU. Above 0; the paper has 17 to 25. Cosine + bias may leave [-1, 1]. Prokofiev and
+        Sovrasov 2022, section 3.2, https://arxiv.org/abs/2209.06585; tosfaq/deep-object-reid
+        torchreid/models/ml_decoder.py with `am_binary`, whose engine multiplies by the scale.
       train_queries: train the queries, which the published networks keep at their random start.
       word_vectors: `[k, w]`, or the path of an .npy file that holds it: zero-shot mode.
       word_vector_size: w, for zero-shot mode with word vectors that come later, from a checkpoint
@@ -156,7 +91,7 @@ class MLDecoder(nnx.Module):
 
     Raises:
       ValueError: for groups that cannot hold the classes, an `embedding_size` that `num_heads`
-        does not divide, or word vectors of another number of classes.
+        does not divide, a scale that is not above 0, or word vectors of another number of classes.
     """
 
     def __init__(
@@ -169,6 +104,7 @@ class MLDecoder(nnx.Module):
         num_heads: int = 8,
         feed_forward_size: int = 2048,
         dropout: float = 0.1,
+        scale: float | None = None,
         train_queries: bool = False,
         word_vectors: Float[Array | np.ndarray, "k w"] | str | Path | None = None,
         word_vector_size: int | None = None,
@@ -185,10 +121,11 @@ class MLDecoder(nnx.Module):
             groups, slots = 1, 1
             self.word_vectors = OfClasses(_word_vectors(word_vectors, num_classes))
             width = self.word_vectors.shape[1]
-            self.word_projection = _linear(width, embedding_size, dtype, rngs)
+            self.word_projection = torch_linear(width, embedding_size, dtype=dtype, rngs=rngs)
         self.zero_shot = word_vectors is not None
+        self.scale = None if scale is None else check_scale(scale)
         self.num_classes = num_classes
-        self.embed = _linear(num_features, embedding_size, dtype, rngs)
+        self.embed = torch_linear(num_features, embedding_size, dtype=dtype, rngs=rngs)
         self.layer = DecoderLayer(
             embedding_size, num_heads, feed_forward_size, dropout=dropout, dtype=dtype, rngs=rngs
         )
@@ -200,16 +137,20 @@ class MLDecoder(nnx.Module):
     def __call__(
         self, features: Float[Array, "b h w c"], *, rngs: nnx.Rngs | None = None
     ) -> dict[str, Array]:
-        """Returns `logits` `[b, k]`."""
+        """Returns `logits` `[b, k]`; with a scale also `cosines` `[b, k]` and `scale`."""
         tokens = features.reshape(features.shape[0], -1, features.shape[-1])
-        memory = jax.nn.relu(self.embed(tokens))
+        memory = self.embed(tokens)
+        memory = jax.nn.relu(memory) if self.scale is None else jax.nn.leaky_relu(memory, 0.2)
         decoded = self.layer(self._queries().astype(memory.dtype), memory, rngs=rngs)
         pool = self.pool[...].astype(decoded.dtype)
+        if self.scale is not None:
+            decoded, pool = normalize(at_least_float32(decoded)), normalize(self.pool[...], 1)
         logits = at_least_float32(jnp.einsum("bgd,gdo->bgo", decoded, pool))
         logits = logits.reshape(logits.shape[0], -1)
         if not self.zero_shot:
             logits = logits[:, : self.bias.shape[0]]
-        return {"logits": logits + self.bias[...][None]}
+        logits += self.bias[...][None]
+        return {"logits": logits} if self.scale is None else scaled(logits, self.scale)
 
     @property
     def stored_arguments(self) -> dict[str, Any]:

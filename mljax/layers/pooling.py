@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mljax.layers.init import at_least_float32
+
 
 def space_to_depth(x: Float[Array, "b h w c"], block: int = 4) -> Float[Array, "b i j d"]:
     """Moves each `block` x `block` square of pixels into the channels, row first, then column.
@@ -47,3 +49,27 @@ def ceil_average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
     odd_h, odd_w = h % 2, w % 2
     x = jnp.pad(x, ((0, 0), (0, odd_h), (0, odd_w), (0, 0)), mode="edge")
     return x.reshape(b, (h + odd_h) // 2, 2, (w + odd_w) // 2, 2, c).mean((2, 4))
+
+
+def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """Returns the mean over space, in float32 at least."""
+    return at_least_float32(x).mean((1, 2))
+
+
+def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """Returns the maximum over space, in float32 at least; see `first_max`."""
+    return first_max(at_least_float32(x).reshape(x.shape[0], -1, x.shape[-1]), 1)
+
+
+def average_plus_max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """Returns the mean over space plus the maximum, in float32 at least."""
+    return average_pool(x) + max_pool(x)
+
+
+def first_max(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """Returns the maximum along an axis, whose gradient goes to the first one alone.
+
+    As in torch; `jnp.max` splits it among equals, as all pixels that a rectifier sets to 0.
+    """
+    index = jnp.expand_dims(x.argmax(axis), axis)
+    return jnp.take_along_axis(x, index, axis).squeeze(axis)

@@ -3,6 +3,7 @@
 from mljax.config.part import table
 from mljax.losses.angular_margin import angular_margin_loss
 from mljax.losses.asymmetric import asymmetric_loss, single_label_asymmetric_loss
+from mljax.losses.contrastive import supervised_contrastive_loss
 from mljax.losses.kernel_mixture import kernel_contrastive_loss, reconstruction_loss
 from mljax.losses.selective import selective_loss
 
@@ -15,5 +16,6 @@ LOSSES = table(
         "selective_loss": selective_loss,
         "reconstruction_loss": reconstruction_loss,
         "kernel_contrastive_loss": kernel_contrastive_loss,
+        "supervised_contrastive_loss": supervised_contrastive_loss,
     },
 )

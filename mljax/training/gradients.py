@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -108,4 +109,58 @@ def micro_batches(gradients: Gradients, *, count: int) -> Gradients:
     return summed
 
 
-WRAPPERS = table("gradient wrapper", {"micro_batches": micro_batches})
+def sharpness_aware(
+    gradients: Gradients, *, rho: float = 0.05, adaptive: bool = False
+) -> Gradients:
+    """Returns the gradients at the end of a short climb, so that flat minima are sought (SAM).
+
+    With g the gradients at w they are those at w + rho g / |g|, where |g| is the norm over all
+    parameters; with `adaptive`, those at w + rho w^2 g / |w g|. Both passes see the same batch,
+    with dropout drawn anew. Loss, terms and gradients are those of the second pass.
+
+    Foret et al. 2021, equations 2 and 3, https://arxiv.org/abs/2010.01412; adaptive: Kwon et al.,
+    ASAM, https://arxiv.org/abs/2102.11600; tosfaq/deep-object-reid (branch multilabel-paper)
+    torchreid/optim/sam.py. Decay of weights is the optimizer's, at w: it is no part of the climb.
+
+    Parity: batch norm moves its running statistics in both passes, the second time by what it sees
+    at the changed weights. If all gradients are 0 there is no climb: 1e-12 is added to the norm.
+
+    Differs from the reference:
+      - If the norm of the first gradients is not finite, or anything of the second pass, the step
+        leaves everything as it was, and `train.non_finite` says what follows. The original looks at
+        the sum of each gradient instead, and after a second pass that fails its weights stay where
+        the climb ended.
+      - Trackers see a batch once, in the first pass.
+      - `optimizer.clip_norm` clips the second gradients; the original clips the first.
+      - Parameters of a frozen group climb too; the original leaves out what it does not train.
+
+    Args:
+      gradients: of a batch; as the innermost one, `micro_batches` saves memory in both passes.
+      rho: length of the climb, at least 0.
+      adaptive: climb by a share of each weight.
+
+    Raises:
+      ValueError: for a negative rho.
+    """
+    if not rho >= 0:
+        raise ValueError(f"sharpness_aware: rho must be at least 0, got {rho}")
+
+    def climbed(params: Arrays, variables: Variables, batch: Batch, key: Array) -> Found:
+        first_key, second_key = jax.random.split(key)
+        (_, (variables, _)), climb = gradients(params, variables, batch, first_key)
+        weighted = jax.tree.map(jnp.multiply, params, climb) if adaptive else climb
+        norm = optax.tree.norm(weighted)
+        if adaptive:
+            climb = jax.tree.map(jnp.multiply, params, weighted)
+        peak = jax.tree.map(lambda w, g: w + rho / (norm + 1e-12) * g, params, climb)
+        (loss, (after, terms)), grads = gradients(peak, variables, batch, second_key)
+        # A norm that overflows would make a climb of length 0.
+        loss = jnp.where(jnp.isfinite(norm), loss, jnp.nan)
+        return (loss, ({**after, "trackers": variables["trackers"]}, terms)), grads
+
+    return climbed
+
+
+WRAPPERS = table(
+    "gradient wrapper", {"micro_batches": micro_batches, "sharpness_aware": sharpness_aware}
+)

@@ -31,6 +31,7 @@ def one_cycle(
     initial_factor: float = 25.0,
     final_factor: float = 1e4,
     cycle_beta1: bool = True,
+    cycle_momentum: bool = False,
 ) -> Schedule:
     """Returns torch's two-phase cosine OneCycleLR.
 
@@ -49,6 +50,7 @@ def one_cycle(
       initial_factor: the first rate is the peak divided by this.
       final_factor: the last one is the first divided by this.
       cycle_beta1: let Adam's beta1 go 0.95 -> 0.85 -> 0.95 against the learning rate.
+      cycle_momentum: let SGD's momentum go so; for torch_sgd set `cycle_beta1=False` too.
 
     Raises:
       ValueError: for numbers out of their range.
@@ -62,8 +64,9 @@ def one_cycle(
     start = peak_lr / initial_factor
     cycle = _Cycle(total_steps, warmup_fraction)
     rates = {"learning_rate": lambda step: cycle.value(step, start, peak_lr, start / final_factor)}
-    if cycle_beta1:
-        rates["beta1"] = lambda step: cycle.value(step, 0.95, 0.85, 0.95)
+    cycled = {"beta1": cycle_beta1, "momentum": cycle_momentum}
+    for name in (name for name, wanted in cycled.items() if wanted):
+        rates[name] = lambda step: cycle.value(step, 0.95, 0.85, 0.95)
     return rates
 
 

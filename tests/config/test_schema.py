@@ -49,7 +49,7 @@ RANGES = {
         "max_pixels": (NOT_POSITIVE, (1,)),
     },
     LossConfig: {"weight": ((), (-1.0, 0.0))},
-    ParameterGroup: {"rate_factor": ((-0.1,), (0.0, 10.0))},
+    ParameterGroup: {"rate_factor": ((-0.1,), (0.0, 10.0)), "max_axes": ((-1,), (0, 1))},
     OptimizerConfig: {
         "peak_lr": (NOT_POSITIVE, (1e-9,)),
         "clip_norm": (NOT_POSITIVE, (None, 1e-9)),

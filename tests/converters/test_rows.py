@@ -5,7 +5,7 @@ from flax import nnx
 
 from converters.rows import affine, attention, conv_norm, norm
 from converters.table import export_tensors, import_tensors, pointwise
-from mljax.heads.ml_decoder import CrossAttention
+from mljax.layers.attention import Attention
 
 
 def _random(module):
@@ -35,7 +35,7 @@ def _random(module):
         (
             attention("a", "a"),
             torch.nn.ModuleDict({"a": torch.nn.MultiheadAttention(8, 2)}),
-            lambda rngs: CrossAttention(8, 2, dropout=0.0, dtype=None, rngs=rngs),
+            lambda rngs: Attention(8, 2, dropout=0.0, dtype=None, rngs=rngs),
         ),
         (
             conv_norm("a.0", "a.1", "a"),

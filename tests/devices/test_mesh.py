@@ -25,7 +25,7 @@ from mljax.devices.mesh import (
     replicated,
     state_sharding,
 )
-from mljax.losses import selective_loss
+from mljax.losses import selective_loss, supervised_contrastive_loss
 from mljax.training.progress import Progress
 from mljax.training.run_checkpoints import RunCheckpoints
 from mljax.training.schedules import hyperparameters
@@ -83,9 +83,28 @@ def selective_losses(num_devices):
     return np.asarray(loss(**batch))
 
 
+def contrasts(num_devices):
+    """Returns the contrastive losses of 32 rows, and below them the gradient of their mean."""
+    rng = np.random.default_rng(0)
+    batch = {
+        "projections": rng.normal(size=(32, 6)).astype(np.float32),
+        "labels": np.eye(4, dtype=np.float32)[rng.integers(0, 4, 32)],
+        "valid": np.arange(32) != 7,
+    }
+    batch = put_batch(batch, make_mesh(jax.devices()[:num_devices]))
+
+    def mean(projections, rest):
+        costs = supervised_contrastive_loss(projections, **rest, views=2, chunk_size=8)
+        return costs.mean(), costs
+
+    grads, costs = jax.jit(jax.grad(mean, has_aux=True))(batch.pop("projections"), batch)
+    return np.column_stack([costs, grads])
+
+
 def main(folder):
     """Writes the states of all runs, and one of them restored onto other devices."""
     np.save(folder / "selective.npy", np.stack([selective_losses(n) for n in (1, 8)]))
+    np.save(folder / "contrasts.npy", np.stack([contrasts(n) for n in (1, 8)]))
     trainings, states, losses = {}, {}, {}
     for name, (num_devices, assignments) in RUNS.items():
         trainings[name], states[name], losses[name] = train_on(num_devices, assignments)
@@ -172,6 +191,13 @@ def test_the_selective_loss_has_one_budget_for_all_devices(measured):
     np.testing.assert_allclose(eight, one, rtol=1e-6)
     # Ten of the budget of sixteen went to the first of eight devices, which has two images.
     assert (one[0] == 0).all()
+
+
+@pytest.mark.slow
+def test_the_contrastive_loss_compares_the_rows_of_all_devices(measured):
+    one, eight = np.load(measured / "contrasts.npy")
+    np.testing.assert_allclose(eight, one, rtol=1e-5, atol=1e-6)
+    assert (np.delete(one[:, 0], 7) > 0).all()
 
 
 @pytest.mark.slow

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mljax.layers.pooling import blur_pool, ceil_average_pool, space_to_depth
+from mljax.layers import POOLINGS
+from mljax.layers.pooling import (
+    average_plus_max_pool,
+    blur_pool,
+    ceil_average_pool,
+    max_pool,
+    space_to_depth,
+)
 from tests import golden
 from tests.layers.cases import inputs, nchw, nhwc
 
@@ -39,3 +46,15 @@ def test_blur_pool_rejects_a_map_of_one_pixel():
 def test_ceil_average_pool_averages_over_existing_pixels():
     x = jnp.arange(9.0).reshape(1, 3, 3, 1)
     np.testing.assert_allclose(ceil_average_pool(x)[0, :, :, 0], [[2.0, 3.5], [6.5, 8.0]])
+
+
+def test_max_pool_sends_its_gradient_to_the_first_of_equals():
+    x = jnp.array([[1.0, 3.0], [3.0, 2.0]])[None, :, :, None]
+    assert max_pool(x) == 3
+    gradient = jax.grad(lambda x: average_plus_max_pool(x).sum())(x)
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[0.25, 1.25], [0.25, 0.25]])
+
+
+def test_pooling_is_in_float32():
+    for pool in POOLINGS.values():
+        assert pool(jnp.ones((2, 3, 2, 5), jnp.bfloat16)).dtype == jnp.float32

@@ -13,6 +13,7 @@ from mljax.training.optimizer import (
     check_hyperparameters,
     make_optimizer,
     moving_average,
+    no_bias_decay,
     torch_adam,
     torch_sgd,
 )
@@ -240,6 +241,20 @@ def test_hyperparameters_of_the_schedule_reach_every_group():
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-12)
 
 
+def test_no_bias_decay_doubles_the_rate_of_biases_and_decays_only_what_has_axes():
+    shapes = {"conv.kernel": (3, 4), "conv.bias": (2,), "norm.scale": (3,), "head.queries": (2, 3)}
+    optimizer = make_optimizer(part(torch_sgd, weight_decay=0.5), no_bias_decay("*.queries"))
+    rng = np.random.default_rng(0)
+    params, gradients = ({n: rng.normal(size=s) for n, s in shapes.items()} for _ in range(2))
+    after = _train(optimizer, params, [gradients])
+    factors = {"conv.bias": 2}
+    expected = {
+        n: p - 0.1 * factors.get(n, 1) * (gradients[n] + (0.5 * p if n == "conv.kernel" else 0))
+        for n, p in params.items()
+    }
+    _assert_close(after, expected)
+
+
 @pytest.mark.parametrize(
     ("patterns", "unmatched"),
     [(["neck.*"], "neck.*"), (["head.*", "head.bias"], "head.bias"), (["head"], "head")],
@@ -250,6 +265,12 @@ def test_a_group_without_parameters_is_an_error(patterns, unmatched):
         check_groups(_arrays(0), groups)
     assert repr(unmatched) in str(error.value)
     assert "head.bias" in str(error.value)
+
+
+def test_a_group_of_few_axes_without_parameters_is_an_error():
+    group = ParameterGroup(pattern="*.kernel", max_axes=1)
+    with pytest.raises(ValueError, match="'\\*.kernel' matches no parameter of up to 1 axes"):
+        check_groups({"head.kernel": np.ones((2, 3))}, [group])
 
 
 def test_groups_that_match_are_accepted():
@@ -300,3 +321,16 @@ def test_moving_average_is_the_originals(case):
         average = moving_average(average, new, decay)
         for n in names:
             np.testing.assert_allclose(average[n], arrays[f"ema/{n}"][step], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", golden.names("aam_opt", "ema_"))
+def test_moving_average_takes_in_running_statistics_as_the_original(case):
+    hyper = golden.cases("aam_opt")[case]["hyper"]
+    names = list(golden.cases("aam_opt")[case]["params"])
+    average = {n: jnp.asarray(array) for n, array in golden.state_dict("aam_opt", case).items()}
+    for step in range(hyper["updates"]):
+        new = {n: jnp.asarray(golden.fill_input(f"{n}.{step}", (4,), -1, 1)) for n in names}
+        average = moving_average(average, new, hyper["decay"])
+        found = np.concatenate([average[n] for n in names])
+        expected = golden.arrays("aam_opt", case)["ema"][step]
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)

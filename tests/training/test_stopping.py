@@ -7,8 +7,8 @@ import pytest
 from mljax.checkpoints.manifest import sealed
 from mljax.config import from_json, to_json
 from mljax.training.progress import Progress
-from mljax.training.stopping import NoImprovement
-from tests import runs, small_configs
+from mljax.training.stopping import NoImprovement, SmoothedImprovement
+from tests import golden, runs, small_configs
 
 
 def _answers(rule, figures):
@@ -55,6 +55,43 @@ def test_an_unknown_figure_is_named_with_those_that_there_are():
 def test_a_negative_patience_is_refused():
     with pytest.raises(ValueError, match="no_improvement: patience must be 0 or more, got -1"):
         NoImprovement(patience=-1)
+
+
+def _smoothed(case):
+    """Returns the rule of a case, and its scores as figures in percent."""
+    hyper = golden.cases("aam_earlystop")[case]["hyper"]
+    rule = SmoothedImprovement(
+        patience=hyper["patience"], warmup=hyper["warmup_epochs_not_finished"]
+    )
+    return rule, [{"mAP": 100 * score} for score in hyper["scores"]]
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("case", golden.names("aam_earlystop"))
+def test_smoothed_improvement_decides_as_the_original(case, resumed):
+    rule, figures = _smoothed(case)
+    trace = golden.cases("aam_earlystop")[case]["outputs"]["trace"]
+    for index, (stop, _, smoothed, waited, _) in enumerate(trace):
+        if resumed:
+            state = from_json(Progress, to_json(Progress(states={"stop": rule.state}))).states
+            rule, _ = _smoothed(case)
+            rule.state = state["stop"]
+        assert rule.update(figures[index]) == stop, index
+        assert rule.state["since"] == waited
+        assert rule.state["smoothed"] == pytest.approx(smoothed, rel=1e-12)
+    # Its trace ends where the run does.
+    assert len(trace) == len(figures) or trace[-1][0]
+
+
+@pytest.mark.parametrize(("name", "value"), [("patience", 0), ("warmup", -1)])
+def test_smoothed_improvement_refuses_numbers_out_of_range(name, value):
+    with pytest.raises(ValueError, match=f"smoothed_improvement: {name} must be .*, got {value}"):
+        SmoothedImprovement(**{name: value})
+
+
+def test_an_undefined_figure_is_no_smoothed_improvement():
+    rule = SmoothedImprovement(patience=2)
+    assert _answers(rule, [50.0, None, None]) == [False, False, True]
 
 
 # Evaluated every epoch, of ten steps; no figure is so much better than the first.
