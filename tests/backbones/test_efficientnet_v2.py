@@ -15,6 +15,7 @@ from converters.reference.efficientnet_v2 import efficientnet_v2_features
 from converters.reference.linear import to_tensors
 from mljax import create_model
 from mljax.config import Part
+from mljax.losses.angular_margin import angular_margin_loss
 from mljax.models.arrays import merge_model, split_model
 from mljax.models.classifier import ModelSpec, abstract_model
 from tests import golden
@@ -93,17 +94,6 @@ def test_both_paddings_match_timm(case, arguments):
     np.testing.assert_allclose(found, expected["stages"], atol=1e-4, rtol=1e-5)
 
 
-def _angular_margin_loss(cosine, targets, *, margin=0.05, positive=0.7, scale=17.0):
-    """The loss of the golden: no angular margin, focusing 2 for absent and 1 for present labels."""
-    present, absent = jax.nn.sigmoid(scale * cosine), jax.nn.sigmoid(-scale * cosine)
-    absent = jnp.minimum(absent + margin, 1)
-    weight = (absent * targets + present * (1 - targets)) ** (targets + 2 * (1 - targets))
-    # The original's float64 run has float32 targets, so these two factors are in float32.
-    shares = (positive / scale) * targets, ((1 - positive) / scale) * (1 - targets)
-    terms = shares[0] * jnp.log(present) + shares[1] * jnp.log(absent)
-    return -(weight * terms).sum()
-
-
 @pytest.mark.slow
 def test_a_training_step_matches_the_original_in_float64():
     expected = golden.arrays("aam_effnet", "s_train")
@@ -123,8 +113,11 @@ def test_a_training_step_matches_the_original_in_float64():
                 for x, axis in ((pooled, 1), (weight, 0))
             )
             cosine = jnp.clip(pooled @ columns, -1, 1)
-            value = _angular_margin_loss(cosine, expected["targets"])
-            return value, (cosine, split_model(trained)[2])
+            labels = jnp.asarray(expected["targets"], "float64")
+            losses = angular_margin_loss(
+                cosine, labels, 17.0, margin=0.0, present_share=0.7, gamma_neg=2.0, gamma_pos=1.0
+            )
+            return losses.sum(), (cosine, split_model(trained)[2])
 
         step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
         (value, (cosine, statistics)), (gradients, slope) = step(params, weight.astype("float64"))
