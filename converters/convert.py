@@ -153,9 +153,10 @@ def _describe(conversion: Conversion) -> dict[str, str]:
         "ignored": "; ".join(ignored) or "none",
         "parameters": f"{report.parameters:,}",
         "class names": shown,
-        "input": (
-            f"{size} x {size} px ({preprocessing.resize}), mean {preprocessing.mean}, "
-            f"std {preprocessing.std}"
+        "input": (f"{size} x {size} px, mean {preprocessing.mean}, std {preprocessing.std}"),
+        "resize": (
+            f"height and width to the side, {preprocessing.resize}; the published scores of "
+            f"{conversion.system.name} were measured with: {conversion.system.validation}"
         ),
         "assumed": detection.assumption or "nothing",
     }
@@ -183,8 +184,8 @@ def _verify(model: Classifier, file: TorchFile, source: str) -> Verification | N
 
 def _describe_result(result: Verification) -> str:
     text = (
-        f"largest difference of a logit from torch {result.difference:.1e}, logits up to "
-        f"{result.largest:.3g}, on 2 random images of {result.image_size} px"
+        f"largest difference of a {result.output} from torch {result.difference:.1e}, "
+        f"{result.output}s up to {result.largest:.3g}, on 2 random images of {result.image_size} px"
     )
     if result.float32_difference is None:
         return text

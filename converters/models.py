@@ -26,6 +26,7 @@ from converters.table import ImportReport, Table, export_tensors, import_tensors
 from mljax.config.part import resolve
 from mljax.config.schema import Preprocessing
 from mljax.config.signatures import bind, suggest
+from mljax.data.files.names import check_class_names
 from mljax.data.readers.open_images import class_names_of
 from mljax.models.classifier import Classifier, ModelSpec, abstract_model
 
@@ -37,12 +38,14 @@ class Conversion:
     Attributes:
       model: the network in eval mode, with its class names and preprocessing.
       file: what was read.
+      system: whose network it is.
       detection: what it was found to be.
       report: what the import did.
     """
 
     model: Classifier
     file: TorchFile
+    system: System
     detection: Detection
     report: ImportReport
 
@@ -132,7 +135,7 @@ def convert_checkpoint(
     )
     model.preprocessing = choose_preprocessing(file, detection, image_size, mean, std)
     model.naming = detection.naming
-    return Conversion(model=model, file=file, detection=detection, report=report)
+    return Conversion(model=model, file=file, system=system, detection=detection, report=report)
 
 
 def to_torch(model: Classifier, *, naming: str | None = None) -> dict[str, Any]:
@@ -283,7 +286,7 @@ def choose_class_names(
     if isinstance(class_names, (str, os.PathLike)):
         source, names = str(class_names), read_class_names(Path(class_names))
     elif class_names is not None:
-        source, names = file.name, tuple(class_names)
+        source, names = file.name, check_class_names(class_names, "class_names")
     else:
         # Those of a file without classifier are of what was cut off.
         source, names = file.name, file.class_names if num_classes else None

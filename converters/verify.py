@@ -24,6 +24,7 @@ class Verification:
       difference: the largest absolute difference of two outputs, in the precision that decided.
       largest: the largest absolute output of the torch side.
       image_size: side of the random images, in pixels.
+      output: what was compared: a `logit`, or a `feature` of a network without classifier.
       float32_difference: where float32 was too coarse, so that float64 decided: the difference
         in float32; else None.
     """
@@ -31,6 +32,7 @@ class Verification:
     difference: float
     largest: float
     image_size: int
+    output: str = "logit"
     float32_difference: float | None = None
 
     @property
@@ -68,20 +70,22 @@ def verify(
     theirs = _reference(system, model, tensors, images, "float32")
     if theirs is None:
         return None
-    found = _compare(_outputs(model, images), theirs, image_size)
+    output = "logit" if model.spec.num_classes else "feature"
+    found = _compare(_outputs(model, images), theirs, image_size, output)
     if found.passed:
         return found
     theirs = _reference(system, model, tensors, images, "float64")
     assert theirs is not None, "a reference that depends on the precision"
     with jax.enable_x64(True):
         ours = _outputs(_widen(model), images.astype(np.float64))
-    return _compare(ours, theirs, image_size, float32_difference=found.difference)
+    return _compare(ours, theirs, image_size, output, float32_difference=found.difference)
 
 
 def _compare(
     ours: np.ndarray,
     theirs: np.ndarray,
     image_size: int,
+    output: str,
     *,
     float32_difference: float | None = None,
 ) -> Verification:
@@ -89,6 +93,7 @@ def _compare(
         difference=float(np.abs(ours - theirs).max()),
         largest=float(np.abs(theirs).max()),
         image_size=image_size,
+        output=output,
         float32_difference=float32_difference,
     )
 

@@ -21,6 +21,7 @@ from mljax.config.part import Part, resolved, use_plugins
 from mljax.config.schema import DataConfig, EvalConfig
 from mljax.devices.compilation_cache import use_compilation_cache
 from mljax.evaluation.evaluate import evaluate_model
+from mljax.evaluation.pictures import make_figure
 from mljax.evaluators import EVALUATORS
 from mljax.models.classifier import Classifier
 from mljax.terminal.command import add_plugin_option, add_set_option, run_command
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:
     use_plugins(arguments.plugin)
+    if arguments.pictures is not None:
+        # Without matplotlib this fails here, not after the evaluation.
+        make_figure((1.0, 1.0))
     checkpoint = find_model(arguments.checkpoint)
     model = load_model(checkpoint)
     data, defaults = _read_configs(checkpoint, model, arguments)

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from rich.console import Console
@@ -21,7 +21,7 @@ from rich.console import Console
 from mljax.checkpoints.checkpoint import load_model, read_config
 from mljax.config.load import load_config, override, unread_fields
 from mljax.config.part import use_plugins
-from mljax.config.schema import MAX_PIXELS, Config, EvalConfig, Preprocessing
+from mljax.config.schema import MAX_PIXELS, Config, EvalConfig, Preprocessing, Resize
 from mljax.data.images import load_image
 from mljax.devices.compilation_cache import compiling, use_compilation_cache
 from mljax.evaluation.image_files import ImageFiles, find_image_files, show_path
@@ -84,6 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
     at_once = min(arguments.batch_size, len(paths))
     program = f"{model.spec.backbone.name} + {model.spec.head.name}, {at_once} of {preprocessing}"
     bad = 0
+    drawn = 0
     for prediction in _with_progress(predictions, len(paths), program):
         if prediction.error is not None:
             bad += 1
@@ -91,6 +92,10 @@ def _run(arguments: argparse.Namespace) -> int:
         print(_json(prediction) if arguments.json else _line(prediction, model, threshold))
         if arguments.output is not None and prediction.error is None:
             _save_annotated(prediction, arguments.output, taken, max_pixels)
+            drawn += 1
+    if drawn:
+        where = show_path(str(arguments.output))
+        print(f"{counted(drawn, 'picture')} with labels written to {where}", file=sys.stderr)
     if bad:
         print(f"{bad} of {counted(len(paths), 'image')} could not be read", file=sys.stderr)
     return 1 if bad else 0
@@ -129,7 +134,7 @@ def _config(model: Classifier, arguments: argparse.Namespace) -> Config | None:
 def _preprocessing(
     found: Preprocessing | None,
     image_size: str | None,
-    resize: Literal["bilinear", "bicubic"] | None,
+    resize: Resize | None,
 ) -> Preprocessing | None:
     if image_size is not None:
         sides = [int(side) if side.isdecimal() else 0 for side in image_size.lower().split("x")]
@@ -229,7 +234,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=int, default=32, help="images at once (32)")
     text = "pixels in place of the checkpoint's: a side, or height x width, as 320x640"
     add("--image-size", metavar="N", help=text)
-    add("--resize", choices=("bilinear", "bicubic"), help="in place of the checkpoint's filter")
+    add("--resize", choices=get_args(Resize), help="in place of the checkpoint's filter")
     text = "of the largest image that is decoded; default: the config's, else 8192 x 8192"
     add("--max-pixels", type=int, metavar="N", help=text)
     add_plugin_option(parser)

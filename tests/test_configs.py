@@ -17,10 +17,10 @@ from mljax.config.part import resolved
 from mljax.config.shipped import FOLDER
 from mljax.data.pipeline import train_batches
 from mljax.data.records import Classes
-from mljax.evaluation.evaluate import outputs_read
 from mljax.layers.norm import BatchNorm
 from mljax.models.arrays import merge_model, split_model
 from mljax.models.classifier import ModelSpec, abstract_model, for_classes
+from mljax.models.inference import outputs_read
 from mljax.trackers.class_prior import write_prior
 from mljax.train import dry_run
 from mljax.training.gradients import make_gradients
@@ -33,7 +33,8 @@ from tests import config_summaries, layouts
 NAMES = [config.name for config in list_configs()]
 VARIANTS = [*config_summaries.variants(), *config_summaries.OTHERS]
 SUMMARIES = json.loads(config_summaries.FILE.read_text())
-MINIATURE = ("model.backbone.kwargs.layers=(1,0,1,0)", "model.backbone.kwargs.width=8")
+# A stem without blocks: what configs differ in is everything else.
+MINIATURE = ("model.backbone.kwargs.layers=(0,0,0,0)", "model.backbone.kwargs.width=8")
 
 
 class Patches(nnx.Module):
@@ -72,7 +73,14 @@ def test_config_says_what_its_arguments_are(name):
         assert f"      {argument}: " in get_config.__doc__
 
 
-@pytest.mark.parametrize("name", config_summaries.variants("size"))
+# The networks of other sizes than the first: hundreds of layers.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if ":size=" in name else name
+        for name in config_summaries.variants("size")
+    ],
+)
 def test_config_has_its_summary(name):
     assert config_summaries.summarize(name) == SUMMARIES[name]
 

@@ -122,12 +122,13 @@ def test_missing_checkpoint_is_an_error_in_one_line(photos, tmp_path, capsys):
     assert capsys.readouterr().err.startswith(f"error: no checkpoint at {tmp_path}")
 
 
-def test_annotated_pictures_never_replace_an_input(checkpoint, tmp_path):
+def test_annotated_pictures_never_replace_an_input(checkpoint, tmp_path, capsys):
     first = save_photo(tmp_path / "cat.png", 1)
     second = save_photo(tmp_path / "more" / "cat.png", 2)
     earlier = save_photo(tmp_path / "cat-labels.jpg", 3)
     before = {path: path.read_bytes() for path in (first, second, earlier)}
     assert main(["--checkpoint", str(checkpoint), "--output", str(tmp_path), str(tmp_path)]) == 0
     assert all(path.read_bytes() == content for path, content in before.items())
+    assert f"3 pictures with labels written to {tmp_path}" in capsys.readouterr().err
     made = {path.name for path in tmp_path.glob("*.jpg")} - {"cat-labels.jpg"}
     assert made == {"cat-labels-2.jpg", "cat-labels-3.jpg", "cat-labels-labels.jpg"}

@@ -135,7 +135,7 @@ def test_tensorboard_shows_what_the_log_has(straight):
 @pytest.mark.parametrize(("name", "message"), [("a[1]", "with `\\[` in it"), ("file", "is a file")])
 def test_a_workdir_that_cannot_be_one_is_refused_first(monkeypatch, tmp_path, name, message):
     (tmp_path / "file").touch()
-    monkeypatch.setattr("mljax.train._prepare", None)
+    monkeypatch.setattr("mljax.train.prepare", None)
     with pytest.raises(ValueError, match=message):
         runs.train(small_configs.training_config(), tmp_path / name)
 

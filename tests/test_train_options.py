@@ -18,6 +18,7 @@ from mljax.evaluators.multilabel import Multilabel
 from mljax.models.arrays import split_model
 from mljax.train import main
 from mljax.training import loop
+from mljax.training.preparation import prepare
 from mljax.training.schedules import one_cycle
 from mljax.training.step import NonFiniteError
 from tests import photos, runs, small_configs
@@ -245,7 +246,7 @@ def test_a_finished_run_can_be_ended_in_its_evaluation(reference, monkeypatch, t
 def test_a_run_starts_from_the_weights_of_a_checkpoint(reference):
     weights = load_model(reference / "checkpoints/20")
     config = small_configs.training_config(f"model.init_from={reference / 'checkpoints/20'}")
-    training = train._prepare(config)
+    training = prepare(config)
     _, *expected = split_model(weights)
     assert training.description["weights"].startswith("backbone and head, from ")
     for prefix in ("", "ema_"):

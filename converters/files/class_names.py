@@ -22,21 +22,22 @@ def find_class_names(levels: Sequence[Mapping[str, Any]]) -> tuple[str, ...] | N
       levels: the containers of a torch file, from the outermost to the weights.
 
     Raises:
-      ValueError: for indices that do not tell an order, as when two names have the same.
+      ValueError: for indices that do not tell an order, as when two names have the same, and names
+        that are blank, no text, or there twice.
     """
     for level in levels:
         for known in (*_NAME_LISTS, *_NAME_INDICES):
             found = _names_in(level.get(known), known)
             if found is not None:
-                return found
+                return check_class_names(found, known)
     return None
 
 
-def _names_in(value: Any, entry: str) -> tuple[str, ...] | None:  # noqa: ANN401
+def _names_in(value: Any, entry: str) -> tuple[Any, ...] | None:  # noqa: ANN401
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return tuple(map(str, value)) or None
+        return tuple(map(_text, value)) or None
     if not isinstance(value, Mapping) or not value:
         return None
     by_index, by_name = list(value.items()), [(i, name) for name, i in value.items()]
@@ -45,11 +46,17 @@ def _names_in(value: Any, entry: str) -> tuple[str, ...] | None:  # noqa: ANN401
         indices = [_index(index) for index, _ in pairs]
         known = [index for index in indices if index is not None]
         if len(known) == len(pairs):
-            return _in_order(known, [str(name) for _, name in pairs], entry)
+            return _in_order(known, [_text(name) for _, name in pairs], entry)
     if all(isinstance(name, str) for name in value.values()):
         # Keys that are no numbers, such as {"n01440764": "tench"}, can only mean their order.
         return tuple(value.values())
     return None
+
+
+def _text(name: Any) -> Any:  # noqa: ANN401
+    """Returns a name that is a whole number as text, and any other as it is."""
+    is_number = isinstance(name, (int, np.integer)) and not isinstance(name, bool)
+    return str(name) if is_number else name
 
 
 def _index(value: object) -> int | None:
@@ -69,7 +76,7 @@ def _index(value: object) -> int | None:
     return None
 
 
-def _in_order(indices: list[int], names: list[str], entry: str) -> tuple[str, ...]:
+def _in_order(indices: list[int], names: list[Any], entry: str) -> tuple[Any, ...]:
     """Returns the names by their indices, which need not start at 0."""
     order = sorted(range(len(indices)), key=indices.__getitem__)
     for before, after in zip(order, order[1:], strict=False):

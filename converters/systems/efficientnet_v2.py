@@ -5,6 +5,7 @@ any training (`.in1k`, `.in21k`, `.in21k_ft_in1k`), and `efficientnetv2_{s,m,l}`
 """
 
 from converters.rows import affine, conv_norm
+from converters.systems.resnet import IMAGENET
 from converters.systems.shapes import count_blocks, count_outputs, has
 from converters.systems.system import Detection, System, Tensor, Tensors
 from converters.systems.tresnet import NO_CLASSIFIER, linear_table
@@ -72,15 +73,18 @@ def detect_with_head(
       head_text: the head, for people.
     """
     backbone, variant = detect_backbone(tensors, name, given)
+    half = (0.5, 0.5, 0.5)
+    # In timm, B0 alone has ImageNet's statistics.
+    what, mean, std = IMAGENET if variant.endswith("b0") else ("0.5", half, half)
     return Detection(
         backbone=backbone,
         head=head,
         num_classes=num_classes,
         naming="timm",
-        preprocessing=Preprocessing(image_size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        preprocessing=Preprocessing(image_size=224, mean=mean, std=std),
         description=f"{variant} (timm's names), {head_text}, {num_classes or 'no'} classes",
-        assumption="224 pixels, mean and std 0.5, TensorFlow's padding and norm_eps 1e-3, unless "
-        "given",
+        assumption=f"224 pixels, mean and std of {what}, TensorFlow's padding and norm_eps 1e-3, "
+        "unless given",
     )
 
 
@@ -192,6 +196,7 @@ SYSTEM = System(
     matches=matches,
     detect=detect,
     arguments=VARIANT,
+    validation="the shorter side (M and L: both sides) to that of the input, bicubic, its center",
     pairs=((EfficientNetV2, Linear), (EfficientNetV2, Pooled)),
     namings=("timm",),
     table=table,

@@ -24,7 +24,8 @@ _VARIANTS: dict[tuple[tuple[int, ...], bool, int], str] = {
     ((3, 4, 6, 3), True, 64): "resnet50",
     ((3, 4, 23, 3), True, 64): "resnet101",
 }
-_IMAGENET = ("ImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# (data set, mean, standard deviation).
+IMAGENET = ("ImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # SupContrast's statistics, which networks with a CIFAR stem read, by number of classes.
 _CIFAR = {
     10: ("CIFAR-10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -87,7 +88,7 @@ def detect_with_head(
         kwargs["cifar_stem"] = True
     if frozen_norm is not None:
         kwargs["frozen_norm"] = frozen_norm
-    dataset, mean, std = _CIFAR.get(num_classes, _IMAGENET) if cifar else _IMAGENET
+    dataset, mean, std = _CIFAR.get(num_classes, IMAGENET) if cifar else IMAGENET
     size = 32 if cifar else 224
     text = known or f"ResNet of {'+'.join(map(str, layers))} blocks, width {width}"
     stem_text = "CIFAR" if cifar else "ImageNet"
@@ -150,6 +151,7 @@ SYSTEM = System(
     matches=matches,
     detect=detect,
     arguments=FROZEN,
+    validation="the shorter side to that of the input / 0.875, then its center",
     pairs=((ResNet, Linear), (ResNet, Pooled)),
     namings=("original", "timm"),
     table=table,

@@ -44,6 +44,7 @@ SYSTEM = System(
     networks="ResNet with a linear head of SupContrast",
     matches=matches,
     detect=detect,
+    validation="not at all: its images have 32 pixels",
     pairs=((ResNet, Linear), (ResNet, Pooled)),
     namings=("supcon",),
     table=table,

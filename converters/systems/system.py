@@ -55,6 +55,7 @@ class System:
       arguments: what the file cannot tell, {keyword of `detect`: what it is, for people}. None,
         which stands for what is assumed, must be its default. One that is annotated as an array may
         also be given as the path of a file that holds it.
+      validation: how images were resized where its published scores were measured, for people.
       pairs: classes of the (backbone, head) that it writes.
       namings: the names that it writes; `to_torch` takes one of them.
       table: `table(model, naming) -> Table`; the model may be abstract.
@@ -69,6 +70,7 @@ class System:
     matches: Callable[[Tensors], bool]
     detect: Callable[..., Detection]
     arguments: Mapping[str, str] = field(default_factory=dict)
+    validation: str = "height and width to the side of the input, bilinear"
     pairs: tuple[tuple[type[nnx.Module], type[nnx.Module]], ...]
     namings: tuple[str, ...] = ("original",)
     table: Callable[..., Table]

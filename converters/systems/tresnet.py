@@ -267,6 +267,10 @@ SYSTEM = System(
     matches=matches,
     detect=detect,
     arguments=SLOPES,
+    validation=(
+        "height and width to the side of the input, bilinear; on ImageNet at 224 pixels, the "
+        "shorter side to 256, then its center"
+    ),
     pairs=((TResNet, Linear), (TResNet, Pooled)),
     namings=NAMINGS,
     table=table,

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from mljax.checkpoints.card import make_card
@@ -115,12 +116,38 @@ def load_model(path: str | Path, *, plugins: Sequence[str] = ()) -> Classifier:
     graph, params, statistics = split_model(model)
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         target = jax.tree.map(_on_one_device, {"params": params, "stats": statistics})
+        metadata = checkpointer.metadata(path / "model").item_metadata
+        assert metadata is not None
+        _check_kinds(path, array_kinds(metadata.tree), array_kinds(target))
         arrays = checkpointer.restore(path / "model", args=ocp.args.StandardRestore(target))
     model = merge_model(graph, arrays["params"], arrays["stats"])
     model.class_names = description.class_names
     model.preprocessing = description.preprocessing
     model.naming = description.naming
     return model
+
+
+def array_kinds(tree: Any) -> dict[str, str]:  # noqa: ANN401
+    """Returns the shape and type of each array by path, such as `(3, 4) float32`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        dotted_path(path): f"{tuple(leaf.shape)} {np.dtype(leaf.dtype)}" for path, leaf in leaves
+    }
+
+
+def dotted_path(path: tuple[Any, ...]) -> str:
+    """Returns where an array lies in a tree, such as `params.head.bias`."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _check_kinds(path: Path, stored: dict[str, str], wanted: dict[str, str]) -> None:
+    # Orbax would convert to another type without a word.
+    for name in sorted(stored.keys() | wanted.keys()):
+        if stored.get(name) != wanted.get(name):
+            raise DamagedCheckpointError(
+                f"{path} does not hold the network of its model.json: {name}: expected "
+                f"{wanted.get(name, 'nothing')}, got {stored.get(name, 'nothing')}"
+            )
 
 
 def _on_one_device(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

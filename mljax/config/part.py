@@ -176,12 +176,14 @@ def _name_of(target: Callable[..., Any]) -> str:
     module, qualname = _module_of(target), getattr(target, "__qualname__", "")
     if module.startswith("optax.") and getattr(optax, qualname, None) is target:
         return f"optax:{qualname}"
-    # A config file that is being run is a module whose name no other process can import.
-    found = None if module.startswith("<") else sys.modules.get(module)
+    # A script or a config file that is being run has a name that no other process can import.
+    nameless = module == "__main__" or module.startswith("<")
+    found = None if nameless else sys.modules.get(module)
     if not qualname or found is None or _nested(found, qualname) is not target:
         raise ValueError(
             f"part: {target!r} cannot be found again by its name {module}:{qualname}; define it at "
-            "the top level of a module of your own, not in a config, and import it from there"
+            "the top level of a module of your own, not in a config, script or notebook, and "
+            "import it from there"
         )
     _PLUGINS.add(module.partition(".")[0])
     return f"{module}:{qualname}"

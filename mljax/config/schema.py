@@ -36,6 +36,9 @@ def _check_share(owner: object, *names: str) -> None:
     _check(owner, "from 0 to 1", lambda x: 0 <= x <= 1, *names)
 
 
+Resize = Literal["bilinear", "bicubic", "cv2_bilinear"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """How an image file becomes the array that a network reads; it travels with checkpoints.
@@ -45,13 +48,14 @@ class Preprocessing:
         square, or (height, width).
       mean: subtracted from each RGB channel after scaling to [0, 1].
       std: divides each RGB channel after that.
-      resize: the resampling filter.
+      resize: the resampling filter; "bilinear" and "bicubic" are Pillow's, which average where
+        images get smaller; "cv2_bilinear" is OpenCV's, which does not.
     """
 
     image_size: int | tuple[int, int]
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    resize: Literal["bilinear", "bicubic"] = "bilinear"
+    resize: Resize = "bilinear"
 
     def __post_init__(self) -> None:
         sides = self.image_size

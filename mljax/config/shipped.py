@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from mljax.config.signatures import suggest
 
@@ -72,11 +72,9 @@ def find_shipped(path: Path) -> Path:
 
 
 def print_configs(console: Console) -> None:
-    """Prints a table of the configs that ship, with their arguments."""
-    table = Table(box=None)
-    for column in ("config", "arguments", ""):
-        table.add_column(column)
+    """Prints the configs that ship: name, what it is, and its arguments, the defaults first."""
     for each in list_configs():
+        console.print(Text(each.name, style="bold"))
         arguments = ", ".join(f"{name}={values}" for name, values in each.arguments.items())
-        table.add_row(each.name, escape(arguments), escape(each.summary))
-    console.print(table)
+        for text in filter(None, (each.summary, arguments)):
+            console.print(Padding(Text(text), (0, 0, 0, 4)))

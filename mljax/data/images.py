@@ -14,6 +14,7 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
 from mljax.config.schema import MAX_PIXELS, Preprocessing
+from mljax.data import opencv
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -39,6 +40,20 @@ def load_image(
       ValueError: if the file is missing, empty, truncated, no image, or too large; the message
         begins with its name.
     """
+    image, note = read_image(source, name=name, max_pixels=max_pixels)
+    if note:
+        warnings.warn(note, stacklevel=2)
+    return image
+
+
+def read_image(
+    source: str | Path | bytes, *, name: str = "", max_pixels: int = MAX_PIXELS
+) -> tuple[Image.Image, str]:
+    """Returns what `load_image` returns and what it would warn of, which begins with the name.
+
+    Raises:
+      ValueError: as `load_image`.
+    """
     name = name or ("image" if isinstance(source, bytes) else str(source))
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
@@ -54,37 +69,41 @@ def load_image(
             # Decoding leaves no trace of how many bits a channel had.
             deep = image.mode in ("RGB", "RGBA", "LA") and ";16" in str(image.tile)
             image.load()
-        rgb = _to_rgb(image, name)
+        rgb, note = _to_rgb(image)
     # Decoders raise whatever their parsing trips over: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise ValueError(
             f"{name}: cannot be read as an image ({type(error).__name__}: {error})"
         ) from error
     if deep and (largest := int(np.asarray(rgb).max())) < 64:
-        warnings.warn(
-            f"{name}: of sixteen bits a channel the high bytes are kept, and they are {largest} at "
-            "most: a picture that is nearly black; save it with 8 bits a channel",
-            stacklevel=2,
+        note = (
+            f"of sixteen bits a channel the high bytes are kept, and they are {largest} at "
+            "most: a picture that is nearly black; save it with 8 bits a channel"
         )
-    return rgb
+    return rgb, f"{name}: {note}" if note else ""
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+    """Returns the image and a note on what a guess made of its values, or no text."""
     if image.mode == "RGB":
-        return image
+        return image, ""
     if image.mode in _SIXTEEN_BITS:
         # Pillow's own conversion would clip at 255 and leave a white image.
-        return Image.fromarray(_high_byte(np.asarray(image), name)).convert("RGB")
+        values, note = _high_byte(np.asarray(image))
+        return Image.fromarray(values).convert("RGB"), note
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range; save it with 8 bits a channel")
     if image.mode == "P":
         # Straight to RGB, Pillow warns about palettes with transparency; the colours are the same.
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return image.convert("RGB"), ""
 
 
-def _high_byte(values: Shaped[np.ndarray, "h w"], name: str) -> UInt8[np.ndarray, "h w"]:
-    """Returns the upper eight bits of the range that the values use; see `load_image`."""
+def _high_byte(values: Shaped[np.ndarray, "h w"]) -> tuple[UInt8[np.ndarray, "h w"], str]:
+    """Returns the upper eight bits of the range that the values use, and a note if it was guessed.
+
+    See `load_image`.
+    """
     lowest, largest = int(values.min()), int(values.max())
     # Cameras and scanners have an even number of bits.
     bits = max(8, -(-largest.bit_length() // 2) * 2)
@@ -93,16 +112,19 @@ def _high_byte(values: Shaped[np.ndarray, "h w"], name: str) -> UInt8[np.ndarray
         notes.append(f"its largest value is {largest}, so it is read as grey of {bits} bits")
     if lowest < 0:
         notes.append(f"its values below 0, down to {lowest}, are read as 0")
-    if notes:
-        warnings.warn(f"{name}: {'; '.join(notes)}", stacklevel=4)
-    return (np.maximum(values, 0).astype(np.int64) >> (bits - 8)).astype(np.uint8)
+    high = (np.maximum(values, 0).astype(np.int64) >> (bits - 8)).astype(np.uint8)
+    return high, "; ".join(notes)
 
 
 def resize_image(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """Squashes an image to the size that the network reads, as torchvision's Resize((h, w))."""
     height, width = preprocessing.height_width
     size = (width, height)
-    return image if image.size == size else image.resize(size, _FILTERS[preprocessing.resize])
+    if image.size == size:
+        return image
+    if preprocessing.resize == "cv2_bilinear":
+        return Image.fromarray(opencv.resize_bilinear(np.asarray(image), height, width))
+    return image.resize(size, _FILTERS[preprocessing.resize])
 
 
 def normalize(

@@ -24,7 +24,8 @@ from absl import flags
 from PIL import Image
 
 from mljax.config.schema import MAX_PIXELS, Preprocessing
-from mljax.data.images import load_image, normalize, resize_image
+from mljax.data.deep_images import DeepImages
+from mljax.data.images import normalize, read_image, resize_image
 from mljax.data.records import Records, image_name
 from mljax.data.worker_memory import MEMORY, begin_worker, memory_token
 
@@ -33,8 +34,9 @@ Augmentation = Callable[[Image.Image, np.random.Generator], Image.Image]
 # Examples in a run without end. grain's own infinity is too large for its floating-point division.
 _ENDLESS = 2**50
 
-# A record number (-1: padding) and its resized pixels (None: padding, or a skipped bad image).
-_Example = tuple[int, np.ndarray | None]
+# A record number (-1: padding), its resized pixels (None: padding, or a skipped bad image), and
+# whether there is something to say of how they were read.
+_Example = tuple[int, np.ndarray | None, bool]
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
@@ -52,9 +54,14 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         preprocessing: Preprocessing,
         *,
         num_workers: int,
+        max_pixels: int,
+        deep_images: DeepImages | None,
         with_ignored: bool,
     ) -> None:
         self._records = records
+        self._max_pixels = max_pixels
+        self._counts_itself = deep_images is None
+        self._deep_images = DeepImages() if deep_images is None else deep_images
         self._preprocessing = preprocessing
         self._with_ignored = with_ignored
         try:
@@ -70,10 +77,11 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         if not self._close.alive:
             raise StopIteration
         try:
-            index, valid, pixels = self._reader.read()
+            index, valid, noted, pixels = self._reader.read()
         except BaseException:
             self.close()
             raise
+        self._note(index[noted].tolist())
         batch = {
             "images": normalize(pixels, self._preprocessing),
             "labels": np.zeros((len(index), len(self._records.class_names)), np.float32),
@@ -93,6 +101,17 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     def close(self) -> None:
         """Ends the iteration and the workers. Closing twice is harmless."""
         self._close()
+        if self._counts_itself:
+            self._deep_images.close()
+
+    def _note(self, indices: Sequence[int]) -> None:
+        for index in indices:
+            source = self._records.images[index]
+            name = image_name(source, index)
+            if name not in self._deep_images and not isinstance(source, np.ndarray):
+                # The text stays where the image was read, which may be another process.
+                note = read_image(source, name=name, max_pixels=self._max_pixels)[1]
+                self._deep_images.add(name, note)
 
     def __enter__(self) -> "Batches":
         return self
@@ -109,7 +128,7 @@ class _Reader:
         self._num_workers = num_workers
         self._unasked_workers = num_workers
 
-    def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         self._unasked_workers -= 1
         try:
             return next(self._iterator)
@@ -144,6 +163,7 @@ def train_batches(
     num_workers: int = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
+    deep_images: DeepImages | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
@@ -162,6 +182,7 @@ def train_batches(
       num_workers: processes that prepare batches; 0 uses threads of this process.
       bad_images: `fail` raises with the file's name; `skip` makes the row invalid.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
+      deep_images: takes those whose values were scaled by a guess; None counts them by itself.
       process_index: which host this is, from 0.
       process_count: how many hosts there are; host p gets the p-th of the equal, contiguous
         slices of each batch.
@@ -189,7 +210,15 @@ def train_batches(
     collate = functools.partial(_collate, size=preprocessing.height_width)
     batches = rows.batch(batch_size // process_count, batch_fn=collate)
     iterable = _prefetch(batches[start_step:], num_workers)
-    return Batches(iterable, records, preprocessing, num_workers=num_workers, with_ignored=False)
+    return Batches(
+        iterable,
+        records,
+        preprocessing,
+        num_workers=num_workers,
+        max_pixels=max_pixels,
+        deep_images=deep_images,
+        with_ignored=False,
+    )
 
 
 def eval_batches(
@@ -200,6 +229,7 @@ def eval_batches(
     num_workers: int = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
+    deep_images: DeepImages | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
@@ -219,7 +249,15 @@ def eval_batches(
     rows = _HostRows(examples, batch_size, process_index, process_count)
     collate = functools.partial(_collate, size=preprocessing.height_width)
     iterable = _prefetch(rows.batch(batch_size // process_count, batch_fn=collate), num_workers)
-    return Batches(iterable, records, preprocessing, num_workers=num_workers, with_ignored=True)
+    return Batches(
+        iterable,
+        records,
+        preprocessing,
+        num_workers=num_workers,
+        max_pixels=max_pixels,
+        deep_images=deep_images,
+        with_ignored=True,
+    )
 
 
 def _check(
@@ -315,33 +353,34 @@ class _Load:
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> _Example:
         if index >= len(self.images):
-            return -1, None
-        source = self.images[index]
+            return -1, None, False
+        source, note = self.images[index], ""
         try:
             if isinstance(source, np.ndarray):
                 image = Image.fromarray(source)
             else:
                 name = image_name(source, index)
-                image = load_image(source, name=name, max_pixels=self.max_pixels)
+                image, note = read_image(source, name=name, max_pixels=self.max_pixels)
         except ValueError:
             if self.bad_images == "skip":
-                return index, None
+                return index, None, False
             raise
         image = resize_image(image, self.preprocessing)
         if rng is not None:
             for transform in self.augment:
                 image = transform(image, rng)
-        return index, np.asarray(image)
+        return index, np.asarray(image), bool(note)
 
 
 def _collate(
     examples: Sequence[_Example], *, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns record numbers `[b]`, validity `[b]` and pixels uint8 `[b, h, w, 3]`."""
-    index = np.array([index for index, _ in examples], np.int32)
-    valid = np.array([pixels is not None for _, pixels in examples])
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns record numbers `[b]`, validity and notes `[b]`, and pixels uint8 `[b, h, w, 3]`."""
+    index = np.array([index for index, _, _ in examples], np.int32)
+    valid = np.array([pixels is not None for _, pixels, _ in examples])
+    noted = np.array([noted for _, _, noted in examples])
     stacked = np.zeros((len(examples), *size, 3), np.uint8)
-    for row, (_, pixels) in enumerate(examples):
+    for row, (_, pixels, _) in enumerate(examples):
         if pixels is not None:
             stacked[row] = pixels
-    return index, valid, stacked
+    return index, valid, noted, stacked

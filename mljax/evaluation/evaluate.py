@@ -23,17 +23,12 @@ from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
 from mljax.devices.compilation_cache import compiling
 from mljax.models.classifier import Classifier, for_classes
-from mljax.models.inference import make_apply, whole_batch
+from mljax.models.inference import make_apply, outputs_read, whole_batch
 from mljax.terminal.grammar import counted
 from mljax.terminal.progress import make_progress
 
 Batch = dict[str, np.ndarray]
 Apply = Callable[[Float[np.ndarray, "b h w 3"]], dict[str, np.ndarray]]
-
-
-def outputs_read(evaluators: Iterable[Any]) -> tuple[str, ...]:
-    """Returns the names of the outputs that evaluators read, each once."""
-    return tuple(dict.fromkeys(name for each in evaluators for name in each.reads))
 
 
 def run_evaluators(

@@ -104,9 +104,9 @@ def _depthwise(
 ) -> Float[Array, "b i j c"]:
     """Convolves each channel by its own kernel: on the CPU as a sum of shifted products.
 
-    XLA's grouped convolution is 8 to 60 times slower there, its gradient 10 to 80 times
-    (`benchmarks/depthwise.py`). Elsewhere it is left to the vendor's library, which was not
-    measured.
+    XLA's grouped convolution took 6 to 120 times as long there, 15 to 85 with its gradient
+    (`benchmarks/depthwise.py`, `docs/costs.md`). Elsewhere the vendor's library computes it, which
+    was not measured.
     """
 
     def shifted(x: Float[Array, "b h w c"], kernel: Float[Array, "n m 1 c"]) -> Array:

@@ -1,7 +1,7 @@
 """Networks applied to images, on all devices."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,11 @@ from mljax.models.arrays import Arrays, merge_model, split_model
 from mljax.models.classifier import Classifier
 
 Outputs = dict[str, np.ndarray]
+
+
+def outputs_read(evaluators: Iterable[Any]) -> tuple[str, ...]:
+    """Returns the names of the outputs that evaluators read, each once."""
+    return tuple(dict.fromkeys(name for each in evaluators for name in each.reads))
 
 
 def make_forward(

@@ -15,8 +15,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mljax.checkpoints.checkpoint import (
+    array_kinds,
     check_path,
     check_version,
+    dotted_path,
     read_description,
     save_model,
     write_description,
@@ -142,7 +144,7 @@ class RunCheckpoints:
         jax.tree.map(lambda array: array.delete(), state)
         restored = self._checkpointer.restore(steps[-1], args=ocp.args.Composite(**items))
         paths, structure = jax.tree_util.tree_flatten_with_path(fields)
-        leaves = [restored["training"][_name(path)] for path, _ in paths]
+        leaves = [restored["training"][dotted_path(path)] for path, _ in paths]
         fields = jax.tree.unflatten(structure, leaves)
         arrays = restored["model"]
         text = json.dumps(restored["progress"])
@@ -185,8 +187,8 @@ class RunCheckpoints:
             )
         metadata = self._checkpointer.metadata(path).item_metadata
         assert metadata is not None
-        stored = _kinds({name: metadata[name].tree for name in _items(state)})
-        wanted = _kinds(_items(state))
+        stored = array_kinds({name: metadata[name].tree for name in _items(state)})
+        wanted = array_kinds(_items(state))
         differences = [
             f"{name}: expected {wanted.get(name, 'nothing')}, got {stored.get(name, 'nothing')}"
             for name in sorted(stored.keys() | wanted.keys())
@@ -293,20 +295,10 @@ def _items(state: TrainState) -> dict[str, dict[str, Any]]:
     }
 
 
-def _kinds(tree: Any) -> dict[str, str]:  # noqa: ANN401
-    """Returns the shape and type of each array by path, such as `(3, 4) float32`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {_name(path): f"{tuple(leaf.shape)} {np.dtype(leaf.dtype)}" for path, leaf in leaves}
-
-
 def _training(state: TrainState) -> dict[str, jax.Array]:
     """Returns the train state without the network, as one flat dict by dotted path."""
     leaves = jax.tree_util.tree_leaves_with_path(_without_model(state))
-    return {_name(path): leaf for path, leaf in leaves}
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+    return {dotted_path(path): leaf for path, leaf in leaves}
 
 
 def _incomplete(path: Path) -> Path:

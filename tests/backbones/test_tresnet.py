@@ -32,32 +32,30 @@ def load(group, case):
     return from_torch(golden.state_dict(group, case), **slopes)
 
 
-def stages(model, x):
-    """Returns what the golden holds of each stage: mean, standard deviation, first 64 values."""
+def logits_and_stages(model, images):
+    """Returns the logits and what the golden holds of each stage: mean, deviation, 64 values."""
 
     @jax.jit
-    def maps(x):
-        x = model.backbone.stem(space_to_depth(x))
-        found = [x]
+    def run(images):
+        x = model.backbone.stem(space_to_depth(images))
+        maps = [x]
         for blocks in model.backbone.stages:
             for block in blocks:
                 x = block(x)
-            found.append(x)
-        return found
+            maps.append(x)
+        return model(images)["logits"], maps
 
-    channels_first = [np.moveaxis(np.asarray(m), -1, 1) for m in maps(x)]
-    return np.stack([np.r_[m.mean(), m.std(), m.ravel()[:64]] for m in channels_first])
+    logits, maps = run(images)
+    channels_first = [np.moveaxis(np.asarray(m), -1, 1) for m in maps]
+    return logits, np.stack([np.r_[m.mean(), m.std(), m.ravel()[:64]] for m in channels_first])
 
 
 @pytest.mark.parametrize("case", MINI)
 def test_miniature_networks_match_the_original(case):
     expected, model = golden.arrays("tresnet_eval", case), load("tresnet_eval", case)
-    np.testing.assert_allclose(
-        jax.jit(lambda x: model(x)["logits"])(images(case)), expected["logits"], atol=1e-4
-    )
-    np.testing.assert_allclose(
-        stages(model, images(case)), expected["stages"], atol=1e-4, rtol=1e-4
-    )
+    logits, stages = logits_and_stages(model, images(case))
+    np.testing.assert_allclose(logits, expected["logits"], atol=1e-4)
+    np.testing.assert_allclose(stages, expected["stages"], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -141,18 +139,18 @@ def training_step(state, x, labels, dtype):
     params, stats = jax.tree.map(lambda a: a.astype(dtype), (params, stats))
 
     @jax.jit
-    def run(params, stats, x):
+    def run(params, stats, x, labels):
         def loss(params, x):
             network = merge_model(graph, params, stats)
             logits = network(x)["logits"]
-            return asymmetric_loss(logits, labels.astype(dtype)).sum(), (
+            return asymmetric_loss(logits, labels).sum(), (
                 logits,
                 split_model(network)[2],
             )
 
         return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, x)
 
-    (loss, (logits, stats)), (grads, dx) = run(params, stats, x.astype(dtype))
+    (loss, (logits, stats)), (grads, dx) = run(params, stats, x.astype(dtype), labels.astype(dtype))
     by_name = to_numpy(merge_model(graph, grads, stats))
     return loss, logits, by_name, dx
 
@@ -184,8 +182,13 @@ def check_training_step(case, dtype, tolerance):
         np.testing.assert_allclose(summary, expected["dx"], rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("case", ["mini", "mini_zero_last_norm"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-12)])
+@pytest.mark.parametrize(
+    "case", ["mini", pytest.param("mini_zero_last_norm", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [("float32", 1e-4), pytest.param("float64", 1e-12, marks=pytest.mark.slow)],
+)
 def test_a_training_step_matches_the_original(case, dtype, tolerance):
     check_training_step(case, dtype, tolerance)
 
@@ -205,8 +208,8 @@ def test_list_models_matches_a_pattern():
     ("name", "parameters"),
     [
         ("tresnet_m", 29_503_952),
-        ("tresnet_l", 53_750_896),
-        ("tresnet_xl", 75_991_804),
+        pytest.param("tresnet_l", 53_750_896, marks=pytest.mark.slow),
+        pytest.param("tresnet_xl", 75_991_804, marks=pytest.mark.slow),
     ],
 )
 def test_published_parameter_counts(name, parameters):

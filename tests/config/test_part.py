@@ -308,3 +308,13 @@ def test_a_number_that_json_does_not_hold_is_named(value):
 def test_a_whole_number_too_long_for_json_is_named(value):
     with pytest.raises(ValueError, match=f"argument 'odd' of digits: .* got .*{value}"):
         part(digits, odd=value)
+
+
+def test_a_function_of_a_script_is_refused(monkeypatch):
+    def loss(logits):
+        return logits
+
+    loss.__module__, loss.__qualname__ = "__main__", "loss"
+    monkeypatch.setattr(sys.modules["__main__"], "loss", loss, raising=False)
+    with pytest.raises(ValueError, match="cannot be found again by its name __main__:loss"):
+        part(loss)

@@ -74,14 +74,18 @@ def test_every_file_is_listed_with_its_arguments_and_first_line():
     )
 
 
-def test_the_command_lists_the_configs(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
+def test_the_command_lists_the_configs_in_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["--list-configs"]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    starts = [number for number, line in enumerate(lines) if not line.startswith(" ")]
+    found = {}
+    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+        found[lines[start].strip()] = " ".join(map(str.strip, lines[start + 1 : end]))
     for config in list_configs():
-        line = next(line for line in lines if line.split()[:1] == [config.name])
-        assert config.summary in line
-    assert any("kmcl/voc" in line and "size=m|l" in line for line in lines)
+        assert found[config.name].startswith(config.summary)
+    assert "size=m|l" in found["kmcl/voc"]
 
 
 def test_an_unknown_name_ends_the_command(capsys):

@@ -179,6 +179,7 @@ def test_the_command_verifies_against_torch_and_writes_the_figure_on_the_card(tm
     assert main([str(ASL_ZIP), str(output), *options]) == 0
     out, _ = _said(capsys)
     assert "largest difference of a logit from torch" in out
+    assert "height and width to the side, bilinear" in out
     assert load_model(output).class_names == ("person", "bicycle", "car", "dog")
     card = (output / "README.md").read_text()
     assert "largest difference of a logit from torch" in card
@@ -241,6 +242,22 @@ def test_an_unclear_order_of_class_names_is_an_error_unless_they_are_given(tmp_p
     content = torch.load(ASL_ZIP) | {"idx_to_class": {0: "a", "0": "b", 1: "c", 2: "d"}}
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="'a' and 'b' have the same index 0; give them"):
+        from_torch(tmp_path / "x.pth")
+    assert from_torch(tmp_path / "x.pth", class_names=list("abcd")).class_names[3] == "d"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "b", "a", "d"], "occur twice: a"),
+        (["a", " ", "c", "d"], "class name 1 is blank"),
+        (["a", None, "c", "d"], "class name 1 is None"),
+        ({"0": "a", "1": "e\u0301", "2": "\u00e9", "3": "d"}, "occur twice: \u00e9"),
+    ],
+)
+def test_names_that_name_no_class_are_an_error_unless_others_are_given(tmp_path, names, message):
+    torch.save(torch.load(ASL_ZIP) | {"idx_to_class": names}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=f"{message}.*; give them by class_names"):
         from_torch(tmp_path / "x.pth")
     assert from_torch(tmp_path / "x.pth", class_names=list("abcd")).class_names[3] == "d"
 

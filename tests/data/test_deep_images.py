@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mljax.config.schema import Preprocessing
 from mljax.data.images import load_image
+from mljax.data.pipeline import eval_batches
+from mljax.data.records import Records
 
 GREY = np.random.default_rng(0).integers(0, 256, (6, 5), dtype=np.uint8)
 GREY[0, 0] = 255
@@ -92,3 +95,21 @@ def test_a_limit_above_pillows_own_is_kept(tmp_path, monkeypatch):
     Image.new("RGB", (30, 10)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert load_image(tmp_path / "a.png", max_pixels=300).size == (30, 10)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_many_of_them_are_one_warning_and_their_number_at_the_end(tmp_path, num_workers):
+    paths = [str(tmp_path / f"{number}.png") for number in range(5)]
+    for path in paths[1:]:
+        Image.fromarray(GREY.astype(np.uint16) << 4).save(path)
+    Image.fromarray(GREY).save(paths[0])
+    records = Records(images=paths, labels=np.zeros((5, 1), np.int8), class_names=("a",))
+    preprocessing = Preprocessing(image_size=4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        options = {"batch_size": 2, "num_workers": num_workers}
+        with eval_batches(records, preprocessing=preprocessing, **options) as batches:
+            assert sum(batch["valid"].sum() for batch in batches) == 5
+    first, last = (str(w.message) for w in caught if w.category is UserWarning)
+    assert first.startswith(f"{paths[1]}: ") and "12 bits" in first
+    assert last.startswith("4 images of more than eight bits")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mljax.config.schema import Preprocessing
 from mljax.data.images import load_image, normalize, resize_image, to_array
+from tests import golden
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 GREY = PIXELS[:, :, 0]
@@ -161,6 +162,31 @@ def test_resize_filter_is_the_one_asked_for():
     result = resize_image(image, Preprocessing(image_size=3, resize="bicubic"))
     assert result.tobytes() == image.resize(size, Image.Resampling.BICUBIC).tobytes()
     assert result.tobytes() != image.resize(size, Image.Resampling.BILINEAR).tobytes()
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_opencvs_filter_gives_the_published_pixels(case):
+    arrays = golden.arrays("aam_aug", "resize")
+    expected = arrays[f"out{case}"]
+    preprocessing = Preprocessing(image_size=expected.shape[:2], resize="cv2_bilinear")
+    result = resize_image(Image.fromarray(arrays[f"in{case}"]), preprocessing)
+    np.testing.assert_array_equal(np.asarray(result), expected)
+
+
+def test_opencvs_filter_then_scaling_give_the_published_array():
+    arrays = golden.arrays("aam_aug", "test_transform")
+    preprocessing = Preprocessing(
+        image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3, resize="cv2_bilinear"
+    )
+    result = to_array(Image.fromarray(arrays["image"]), preprocessing)
+    np.testing.assert_array_equal(result, arrays["out"].transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 5)])
+def test_opencvs_filter_takes_images_of_any_size(size):
+    grey = Image.new("RGB", (1, 3), (9, 200, 255))
+    result = resize_image(grey, Preprocessing(image_size=size, resize="cv2_bilinear"))
+    np.testing.assert_array_equal(np.asarray(result), np.full((*size, 3), (9, 200, 255)))
 
 
 def test_image_of_the_right_size_is_not_copied():

@@ -292,3 +292,23 @@ def test_lists_of_the_devkit_may_name_pictures_with_spaces(tmp_path):
     records = voc_csv("train", root=tmp_path, class_names=["cat"])
     assert odd.rows(records) == {"my cat 1.jpg": [1]}
     np.testing.assert_array_equal(records.ignored, [[False]])
+
+
+def test_folders_may_be_written_as_in_windows(tmp_path):
+    odd.touch(tmp_path / "coco", "train2017/sub/1.jpg", "train2017/sub/2.jpg")
+    text = json.dumps(odd.content(files=("sub\\1.jpg", "sub\\2.jpg")))
+    odd.write(tmp_path / "coco" / "annotations" / "instances_train2017.json", text)
+    odd.touch(tmp_path / "csv", "sub/1.jpg", "sub/2.jpg")
+    odd.write(tmp_path / "csv" / "train.csv", "image,cat,dog\nsub\\1.jpg,1,0\nsub\\2.jpg,0,1\n")
+    for records in (
+        coco("train", root=tmp_path / "coco"),
+        csv_table("train", root=tmp_path / "csv"),
+    ):
+        assert odd.rows(records) == {"1.jpg": [1, 0], "2.jpg": [0, 1]}
+
+
+def test_one_picture_by_two_spellings_is_refused(tmp_path):
+    odd.touch(tmp_path, "sub/1.jpg")
+    odd.write(tmp_path / "train.csv", "image,cat,dog\nsub\\1.jpg,1,0\nsub/1.jpg,0,1\n")
+    with pytest.raises(ValueError, match="line 3: sub/1.jpg is already in line 2"):
+        csv_table("train", root=tmp_path)

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mljax import train
 from mljax.devices.mesh import (
     batch_sharding,
     local_rows,
@@ -26,6 +25,7 @@ from mljax.devices.mesh import (
     state_sharding,
 )
 from mljax.losses import selective_loss, supervised_contrastive_loss
+from mljax.training import preparation
 from mljax.training.progress import Progress
 from mljax.training.run_checkpoints import RunCheckpoints
 from mljax.training.schedules import hyperparameters
@@ -44,8 +44,8 @@ RUNS = {
 def train_on(num_devices, assignments):
     """Returns a training on the first devices, its state after 20 steps, and their losses."""
     mesh = make_mesh(jax.devices()[:num_devices])
-    with mock.patch.object(train, "make_mesh", lambda: mesh):
-        training = train._prepare(small_configs.training_config(*assignments))
+    with mock.patch.object(preparation, "make_mesh", lambda: mesh):
+        training = preparation.prepare(small_configs.training_config(*assignments))
     state, losses = training.state, []
     with training.train_batches(start_step=0) as batches:
         for step, batch in enumerate(itertools.islice(batches, 20)):

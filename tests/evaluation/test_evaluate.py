@@ -15,10 +15,10 @@ from mljax.evaluation.evaluate import (
     evaluate_model,
     in_order_of,
     merge_figures,
-    outputs_read,
     run_evaluators,
 )
 from mljax.evaluators import Multilabel
+from mljax.models.inference import outputs_read
 from tests import networks, runs
 from tests.evaluation.batches import Recorder, apply, make_batches, make_labels
 
@@ -238,6 +238,7 @@ jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from mljax.data.readers.digits import digits
 from mljax.evaluation import evaluate_model
 from mljax.evaluators import Multilabel
+from mljax.models.inference import outputs_read
 from tests import networks
 
 records = digits("val", num_images=20)

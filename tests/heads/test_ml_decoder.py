@@ -244,6 +244,7 @@ def test_the_order_of_places_does_not_matter():
     np.testing.assert_allclose(turned, _logits(head, features), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_jit_equals_eager():
     head, features = _head(), _features(2, 2, 2, 8)
     np.testing.assert_allclose(_logits(head, features), head(features)["logits"], atol=1e-5)
@@ -292,7 +293,7 @@ def test_a_saved_zero_shot_network_needs_no_file_of_word_vectors(tmp_path, as_fi
         "ml_decoder",
         num_classes=len(WORDS),
         head_kwargs=TINY | {"word_vectors": str(path) if as_file else WORDS},
-        backbone_kwargs={"layers": (1, 1, 1, 1), "width": 8},
+        backbone_kwargs={"layers": (0, 0, 0, 0), "width": 8},
         rngs=nnx.Rngs(0),
     )
     save_model(tmp_path / "model", model)

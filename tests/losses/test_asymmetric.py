@@ -1,5 +1,7 @@
 """The asymmetric losses against the published code's values and gradients, and their limits."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +29,14 @@ def _reference(case, dtype):
     arrays = golden.arrays("asl_loss", case)
     suffix = "_f64" if dtype == "float64" else ""
     return arrays, arrays["loss" + suffix], arrays["grad" + suffix]
+
+
+@functools.partial(
+    jax.jit, static_argnames=("gamma_neg", "gamma_pos", "clip", "eps", "differentiable_focus")
+)
+def _value_and_gradient(logits, labels, **arguments):
+    """Returns the sum of the asymmetric loss and its gradient, by one program."""
+    return jax.value_and_grad(lambda x: asymmetric_loss(x, labels, **arguments).sum())(logits)
 
 
 @PRECISIONS
@@ -166,12 +176,9 @@ def test_extreme_logits_give_finite_values_and_gradients(gamma, clip, focus):
     logits = jnp.tile(jnp.array([-1e30, -1e4, -100, -17, 0, 17, 100, 1e4, 1e30]), (4, 1))
     labels = jnp.repeat(jnp.array([0.0, 0.5, 1.0, -1.0])[:, None], 9, axis=1)
 
-    def total(logits):
-        return asymmetric_loss(
-            logits, labels, gamma_neg=gamma, gamma_pos=gamma, clip=clip, differentiable_focus=focus
-        ).sum()
-
-    value, gradient = jax.value_and_grad(total)(logits)
+    value, gradient = _value_and_gradient(
+        logits, labels, gamma_neg=gamma, gamma_pos=gamma, clip=clip, differentiable_focus=focus
+    )
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
 

@@ -251,6 +251,7 @@ def test_lifted_floors_give_distant_kernels_a_gradient():
     assert jnp.abs(lifted).max() > 1
 
 
+@pytest.mark.slow
 def test_compiled_losses_equal_eager_ones():
     inputs = _example("isotropic rbf")
     with jax.disable_jit():

@@ -30,6 +30,9 @@ def _config(*assignments, epochs=2):
         "train.trackers=[{'name': 'class_prior', 'kwargs': {}}]",
         f"train.epochs={epochs}",
         "schedule.kwargs.epochs=2",
+        # Priors need no deep network.
+        "model.backbone.kwargs.layers=(0, 0, 0, 0)",
+        "data.augment=()",
         *assignments,
     )
 

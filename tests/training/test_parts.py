@@ -10,6 +10,7 @@ from mljax import train
 from mljax.config import LossConfig, override, part
 from mljax.data.records import Records
 from mljax.training.parts import check_batch_sizes, in_training_order, resolve_parts
+from mljax.training.preparation import prepare
 from mljax.training.schedules import one_cycle
 from tests import small_configs
 
@@ -149,7 +150,7 @@ NO_BLOCKS = "model.backbone.kwargs.layers=(0, 0, 0, 0)"
     ],
 )
 def test_steps_follow_from_images_and_epochs(assignments, per_epoch, total):
-    training = train._prepare(small_configs.training_config(NO_BLOCKS, *assignments))
+    training = prepare(small_configs.training_config(NO_BLOCKS, *assignments))
     assert (training.steps_per_epoch, training.total_steps) == (per_epoch, total)
 
 
@@ -157,7 +158,7 @@ def test_steps_follow_from_images_and_epochs(assignments, per_epoch, total):
     ("assignment", "steps"), [("seed=0", 60), ("schedule.kwargs.epochs=8", 80)]
 )
 def test_the_schedule_is_as_long_as_the_training_unless_it_is_said(assignment, steps):
-    schedule = train._prepare(small_configs.training_config(NO_BLOCKS, assignment)).schedule
+    schedule = prepare(small_configs.training_config(NO_BLOCKS, assignment)).schedule
     expected = one_cycle(1e-2, steps, 10)
     for name, step in ((name, step) for name in expected for step in (0, 15, 59)):
         assert schedule[name](step) == expected[name](step)
@@ -165,6 +166,6 @@ def test_the_schedule_is_as_long_as_the_training_unless_it_is_said(assignment, s
 
 def test_groups_without_parameters_are_refused_before_the_first_step():
     with pytest.raises(ValueError, match="optimizer.groups: pattern 'neck"):
-        train._prepare(
+        prepare(
             small_configs.training_config(NO_BLOCKS, "optimizer.groups=[{'pattern': 'neck.*'}]")
         )

@@ -59,6 +59,7 @@ def test_six_steps_follow_the_originals_trajectory(suffix, tolerance):
             losses.append(metrics["loss"])
         np.testing.assert_allclose(losses, expected["losses" + suffix], rtol=tolerance)
         graph = nnx.graphdef(model)
+        predict = jax.jit(lambda p, s, x: merge_model(graph, p, s)(x)["logits"])
         x0 = jnp.asarray(np.moveaxis(golden.fill_input("e2e.x0", (4, 3, 64, 64)), 1, -1), dtype)
         for prefix, params, statistics in (
             ("", state.params, state.statistics),
@@ -72,7 +73,7 @@ def test_six_steps_follow_the_originals_trajectory(suffix, tolerance):
                 np.testing.assert_allclose(
                     norms, expected[f"{prefix}{kind}_norms{suffix}"], rtol=tolerance, atol=tolerance
                 )
-            logits = jax.jit(lambda x, m=trained: m(x)["logits"])(x0)
+            logits = predict(params, statistics, x0)
             np.testing.assert_allclose(
                 logits, expected[f"{prefix}eval_logits{suffix}"], rtol=tolerance, atol=tolerance
             )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mljax import create_model, train
+from mljax import create_model
 from mljax.checkpoints.checkpoint import load_model
 from mljax.config import part
 from mljax.data.readers.nus_wide_zsl import nus_wide_zsl
@@ -15,6 +15,7 @@ from mljax.data.records import Classes
 from mljax.evaluation.evaluate import evaluate_model
 from mljax.evaluators.multilabel import Multilabel
 from mljax.models.classifier import for_classes
+from mljax.training.preparation import prepare
 from tests import layouts, networks, runs, small_configs
 
 HEAD = {"embedding_size": 16, "feed_forward_size": 16, "word_vector_size": 300}
@@ -26,7 +27,8 @@ def config(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     layouts.nus_wide_zsl(root)
     reader = part(nus_wide_zsl, root=str(root), word_vectors="wordvec_array.npy")
-    config = small_configs.training_config("train.epochs=2", "data.batch_size=4")
+    no_blocks = "model.backbone.kwargs.layers=(0, 0, 0, 0)"
+    config = small_configs.training_config("train.epochs=2", "data.batch_size=4", no_blocks)
     data = dataclasses.replace(config.data, reader=reader, augment=(), eval_batch_size=4)
     model = dataclasses.replace(config.model, head=part("ml_decoder", **HEAD))
     return dataclasses.replace(config, data=data, model=model)
@@ -77,7 +79,7 @@ def test_a_network_is_evaluated_on_the_classes_of_the_split(config, trained):
 @pytest.mark.slow
 def test_the_losses_see_the_word_vectors_of_the_training_classes(config):
     records = nus_wide_zsl("train", **config.data.reader.kwargs)
-    found = train._prepare(config).state.statistics["head.word_vectors"]
+    found = prepare(config).state.statistics["head.word_vectors"]
     np.testing.assert_array_equal(found, records.class_vectors)
 
 
@@ -112,4 +114,4 @@ def test_word_vectors_of_another_width_are_refused(config):
     head = part("ml_decoder", **HEAD | {"word_vector_size": 50})
     model = dataclasses.replace(config.model, head=head)
     with pytest.raises(ValueError, match=r"expected \[3, 50\], got \(3, 300\)"):
-        train._prepare(dataclasses.replace(config, model=model))
+        prepare(dataclasses.replace(config, model=model))

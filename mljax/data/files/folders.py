@@ -1,7 +1,7 @@
 """What lies in folders: files by name, pictures by stem, the lists of splits."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -30,6 +30,18 @@ class Listings:
         """Returns whether there is such a file."""
         folder, name = os.path.split(path)
         return name in self.files(folder)
+
+    def find(self, folders: Iterable[str | Path], name: str) -> str | None:
+        """Returns the path of a file by its name in the first of the folders that has it, or None.
+
+        A name that is nowhere is taken as one of Windows, whose folders end in a backslash.
+        """
+        for spelled in dict.fromkeys((name, name.replace("\\", "/"))):
+            for folder in folders:
+                path = os.path.join(folder, spelled)
+                if self.has(path):
+                    return path
+        return None
 
     def pictures(self, folder: str | Path, stem: str) -> list[str]:
         """Returns the pictures in a folder with a stem, and any suffix that Pillow reads."""

@@ -71,15 +71,15 @@ class LabelTable:
         paths = []
         for number, row in enumerate(self.rows):
             name = row[column].strip() + suffix
-            path = folder / name
+            path = listings.find([folder], name)
+            if path is None:
+                raise self.error(number, f"there is no image file {folder / name}")
             earlier = first_row.setdefault(os.path.normpath(path), number)
             if earlier != number:
                 raise self.error(
                     number, f"{name} is already in line {self.lines[earlier]}; keep one of them"
                 )
-            if not listings.has(path):
-                raise self.error(number, f"there is no image file {path}")
-            paths.append(str(path))
+            paths.append(path)
         return paths
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "LabelTable":

@@ -4,7 +4,6 @@ Lin et al., "Microsoft COCO", https://arxiv.org/abs/1405.0312. A class is presen
 one object of it is annotated, crowds included, as in Alibaba-MIIL/ASL helper_functions.py.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -146,9 +145,8 @@ def _image_paths(root: Path, folder: str, content: Annotations, ids: list[Id]) -
                 f"{image}"
             )
         name = check_file_name(fields["file_name"], content.where(image))
-        candidates = [os.path.join(base, name) for base in (root / folder, root)]
-        found = next(filter(listings.has, candidates), None)
-        paths.append(found or candidates[0])
+        found = listings.find((root / folder, root), name)
+        paths.append(found or name)
         if found is None:
             missing.append(name)
     if missing:

@@ -195,8 +195,8 @@ def _image_path(folder: Path, annotation: _Annotation, listings: Listings) -> st
         )
     if pictures:
         return str(path.parent / pictures[0])
-    if filename and listings.has(folder / filename):
-        return str(folder / filename)
+    if filename and (found := listings.find([folder], filename)):
+        return found
     names = [f"{annotation.path.stem}.jpg", filename]
     raise ValueError(
         f"{annotation.path}: there is no image {' or '.join(filter(None, names))} in {folder}"
