@@ -5,7 +5,6 @@ recall and F1 at a threshold, unless it names others.
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -15,15 +14,14 @@ from typing import Any
 from rich.console import Console
 
 import mljax.data  # noqa: F401
-from mljax.checkpoints.checkpoint import find_model, load_model, read_config
-from mljax.config.load import load_config, override, parse_arguments, unread_fields
+from mljax.checkpoints.checkpoint import find_model, load_model
+from mljax.config.load import parse_arguments, unread_fields
 from mljax.config.part import Part, resolved, use_plugins
-from mljax.config.schema import DataConfig, EvalConfig
 from mljax.devices.compilation_cache import use_compilation_cache
 from mljax.evaluation.evaluate import evaluate_model
 from mljax.evaluation.pictures import make_figure
+from mljax.evaluation.stored_config import read_data_config, threshold_of
 from mljax.evaluators import EVALUATORS
-from mljax.models.classifier import Classifier
 from mljax.terminal.command import add_plugin_option, add_set_option, run_command
 
 
@@ -40,7 +38,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         make_figure((1.0, 1.0))
     checkpoint = find_model(arguments.checkpoint)
     model = load_model(checkpoint)
-    data, defaults = _read_configs(checkpoint, model, arguments)
+    changes = [*arguments.set, *(f"data.{assignment}" for assignment in arguments.data)]
+    data, defaults = read_data_config(checkpoint, model, arguments.config, changes)
     for unread in unread_fields(arguments.set, ("data", "eval")):
         console.print(
             f"--set {unread} changes nothing here: evaluate does not read it",
@@ -55,7 +54,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         records,
         evaluators=evaluators,
         preprocessing=data.preprocessing,
-        threshold=defaults.threshold if arguments.threshold is None else arguments.threshold,
+        threshold=threshold_of(model, defaults.threshold, arguments.threshold, changes),
         batch_size=data.eval_batch_size,
         num_workers=data.num_workers,
         bad_images=data.bad_images,
@@ -103,28 +102,6 @@ def _split_name(text: str) -> tuple[str, str, str]:
     return name, colon, rest
 
 
-def _read_configs(
-    checkpoint: Path, model: Classifier, arguments: argparse.Namespace
-) -> tuple[DataConfig, EvalConfig]:
-    """Returns what the config says of data and evaluation, with the command's changes.
-
-    The network's own preprocessing comes before the config's, and the command's before both.
-    """
-    given = arguments.config
-    config = read_config(checkpoint) if given is None else load_config(given)
-    if config is None:
-        raise ValueError(
-            f"{checkpoint} holds no config that would say where the images are; name one by "
-            "--config; `python -m mljax.train --list-configs` lists those that ship"
-        )
-    if model.preprocessing is not None:
-        data = dataclasses.replace(config.data, preprocessing=model.preprocessing)
-        config = dataclasses.replace(config, data=data)
-    changes = [f"data.{assignment}" for assignment in arguments.data]
-    config = override(config, [*arguments.set, *changes])
-    return config.data, config.eval
-
-
 def _default_output(given: Path, checkpoint: Path) -> Path:
     """Returns a file in the workdir, or beside the checkpoint, whose own files are sealed."""
     if given.absolute() != checkpoint:
@@ -150,7 +127,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="change the config's data, as reader.kwargs.root=/my/coco or eval_batch_size=8",
     )
     add_set_option(parser)
-    add("--threshold", type=float, help="predicted above; default: the config's eval.threshold")
+    text = "predicted above; default: calibrated ones, else the config's eval.threshold"
+    add("--threshold", type=float, help=text)
     text = "how classes of the network find those of the split: position insists where names differ"
     add("--match", choices=("name", "position"), default="name", help=text)
     add(

@@ -2,6 +2,7 @@
 
 How images are prepared, and above which score a class is predicted, is what the checkpoint has, in
 its place what `--config` has, then what `--set` changes, then what an option of its own says.
+Thresholds that `mljax.calibrate` found are what the checkpoint has, before its config.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from mljax.devices.compilation_cache import compiling, use_compilation_cache
 from mljax.evaluation.image_files import ImageFiles, find_image_files, show_path
 from mljax.evaluation.pictures import annotate
 from mljax.evaluation.predictions import Prediction, predict
+from mljax.evaluation.stored_config import threshold_of
 from mljax.models.classifier import Classifier
 from mljax.terminal.command import add_plugin_option, add_set_option, run_command
 from mljax.terminal.grammar import counted
@@ -60,9 +62,10 @@ def _run(arguments: argparse.Namespace) -> int:
     if model.class_names is None:
         print("the checkpoint has no class names: labels are class numbers", file=sys.stderr)
     config = _config(model, arguments)
-    threshold = arguments.threshold
-    if threshold is None:
-        threshold = (config.eval if config else EvalConfig()).threshold
+    if arguments.config is not None:
+        model.thresholds = None
+    configured = (config.eval if config else EvalConfig()).threshold
+    threshold = threshold_of(model, configured, arguments.threshold, arguments.set)
     max_pixels = arguments.max_pixels
     if max_pixels is None:
         max_pixels = config.data.max_pixels if config else MAX_PIXELS
@@ -184,7 +187,7 @@ def _json(prediction: Prediction) -> str:
     return json.dumps(line)
 
 
-def _line(prediction: Prediction, model: Classifier, threshold: float) -> str:
+def _line(prediction: Prediction, model: Classifier, threshold: float | None) -> str:
     path = show_path(prediction.path)
     if prediction.scores is None:
         return f"{path}: cannot be read"
@@ -192,8 +195,10 @@ def _line(prediction: Prediction, model: Classifier, threshold: float) -> str:
         return f"{path}: {', '.join(_texts(prediction))}"
     best = int(np.argmax(prediction.scores))
     name = model.class_names[best] if model.class_names else str(best)
-    closest = f"the closest is {name} {prediction.scores[best]:.2f}"
-    return f"{path}: no label above {threshold:g}; {closest}"
+    highest = f"{name} {prediction.scores[best]:.2f}"
+    if threshold is None:
+        return f"{path}: no label above its threshold; the highest is {highest}"
+    return f"{path}: no label above {threshold:g}; the closest is {highest}"
 
 
 def _texts(prediction: Prediction) -> list[str]:
@@ -227,7 +232,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "a file, or a config that ships: its preprocessing and threshold, not the checkpoint's"
     add("--config", metavar="NAME[:ARGUMENT=VALUE,...]", help=text)
     add_set_option(parser)
-    add("--threshold", type=float, help="predicted above; default: the config's, else 0.8")
+    text = "predicted above; default: calibrated ones, else the config's, else 0.8"
+    add("--threshold", type=float, help=text)
     add("--top-k", type=int, metavar="K", help="of the K highest scores, those above the threshold")
     add("--json", action="store_true", help="one line of JSON an image on standard output")
     add("--output", type=Path, metavar="FOLDER", help="where to save pictures with their labels")

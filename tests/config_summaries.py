@@ -24,9 +24,13 @@ from mljax.config.shipped import FOLDER
 FILE = Path(__file__).with_suffix(".json")
 
 # {config: (training images, classes)}. COCO and ChestX-ray14 count the images with an object or a
-# finding; the splits of NUS-WIDE that the systems used are not published, this is the official one.
+# finding; NUS-WIDE's split that ASL and ML-Decoder used is not told, this is the official one.
 _COCO, _OPEN_IMAGES, _NUS_WIDE = 82_081, 9_011_219, 161_789
 DATA_SETS = {
+    "aam/coco": (117_266, 80),
+    "aam/nus_wide": (119_103, 81),
+    "aam/vg500": (82_904, 500),
+    "aam/voc": (5_011, 20),
     "quickstart": (4_096, 10),
     "quickstart_kmcl": (4_096, 10),
     "quickstart_partial": (4_096, 10),
@@ -49,6 +53,8 @@ DATA_SETS = {
 }
 # Commands of the docstrings with more than one argument, or with one that has no list of values.
 OTHERS = (
+    "aam/coco:loss=asl",
+    "aam/coco:head=linear,loss=am",
     "csl/coco:mode=negative,gamma_neg=0,gamma_unannotated=0",
     "csl/coco:mode=ignore,hiding=random_per_sample",
     "csl/open_images:prior=prior.csv",

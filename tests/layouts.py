@@ -34,11 +34,11 @@ def csv(root):
         (root / f"{split}.csv").write_text(table(["image", "cat", "dog"], names, 2))
 
 
-def coco(root):
+def coco(root, year=2014):
     (root / "annotations").mkdir(parents=True)
     names = [f"{i}.jpg" for i in range(COUNT)]
     for split in ("train", "val"):
-        write_images(root / f"{split}2014", names)
+        write_images(root / f"{split}{year}", names)
         content = {
             "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
             "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
@@ -47,7 +47,7 @@ def coco(root):
                 for i in range(COUNT)
             ],
         }
-        (root / f"annotations/instances_{split}2014.json").write_text(json.dumps(content))
+        (root / f"annotations/instances_{split}{year}.json").write_text(json.dumps(content))
 
 
 def voc(root):
@@ -124,6 +124,41 @@ def nus_wide_zsl(root):
     np.save(root / "wordvec_array.npy", vectors)
 
 
+def json_lists(root):
+    names = [f"images/{i}.jpg" for i in range(COUNT)]
+    write_images(root / "images", [f"{i}.jpg" for i in range(COUNT)])
+    # Not sorted, and one label twice, as there.
+    classes = ["dog", "cat", "bird"]
+    images = [[name, [classes[i % 3], classes[i % 2], "dog"]] for i, name in enumerate(names)]
+    for split in ("train", "val"):
+        (root / f"{split}.json").write_text(json.dumps({"images": images, "classes": classes}))
+
+
+def nus_wide(root):
+    names = [f"actor\\{i}.jpg" for i in range(COUNT)]
+    write_images(root / "Flickr/actor", [f"{i}.jpg" for i in range(COUNT)])
+    for folder in ("ConceptsList", "Groundtruth/TrainTestLabels", "ImageList"):
+        (root / folder).mkdir(parents=True)
+    concepts = ["airport", "animal", "beach"]
+    (root / "ConceptsList/Concepts81.txt").write_text("\n".join(concepts) + "\n")
+    for split in ("Train", "Test"):
+        (root / f"ImageList/{split}Imagelist.txt").write_text("\n".join(names) + "\n")
+        for c, concept in enumerate(concepts):
+            text = "".join(f"{i % 4 == c:d}\n" for i in range(COUNT))
+            path = f"Groundtruth/TrainTestLabels/Labels_{concept}_{split}.txt"
+            (root / path).write_text(text)
+
+
+def vg500(root):
+    names = [f"{i}.jpg" for i in range(COUNT)]
+    write_images(root / "VG_100K", names[::2])
+    write_images(root / "VG_100K_2", names[1::2])
+    indices = {name: [i, 499 - i] for i, name in enumerate(names)}
+    (root / "vg_category_500_labels_index.json").write_text(json.dumps(indices))
+    for split in ("train", "test"):
+        (root / f"{split}_list_500.txt").write_text("\n".join(names) + "\n")
+
+
 WRITERS = {
     "csv": csv,
     "coco": coco,
@@ -133,4 +168,7 @@ WRITERS = {
     "chest_xray": chest_xray,
     "open_images": open_images,
     "nus_wide_zsl": nus_wide_zsl,
+    "json_lists": json_lists,
+    "nus_wide": nus_wide,
+    "vg500": vg500,
 }

@@ -30,5 +30,14 @@ def linear_logits(weights: Mapping[str, Tensor], features: Tensor, source: str) 
     return _linear(weights, source, pooled)
 
 
+def projections(weights: Mapping[str, Tensor], features: Tensor, source: str) -> Tensor:
+    """Returns SupContrast's projections `[b, d]`: of a head `mlp`, or of one `linear`."""
+    x = features.mean((2, 3))
+    if f"{source}.weight" in weights:
+        return F.normalize(_linear(weights, source, x), dim=1)
+    x = F.relu(_linear(weights, f"{source}.0", x))
+    return F.normalize(_linear(weights, f"{source}.2", x), dim=1)
+
+
 def _linear(weights: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
     return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])

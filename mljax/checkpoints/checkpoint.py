@@ -8,6 +8,7 @@ Two kinds of folder, alike inside:
       training/     orbax: the rest of the train state; only in a run's own checkpoints
       model.json    network, class names, preprocessing
       config.json   the resolved config, where there was one
+      thresholds.json  where they were calibrated; the only file that may change later
       README.md     the model card
       manifest.json the SHA-256 of every other file and of its own list, written last
 
@@ -17,6 +18,7 @@ files that it does not list are ignored.
 
 import dataclasses
 import importlib.metadata
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,9 +34,11 @@ from mljax.checkpoints.manifest import (
     INCOMPLETE,
     MANIFEST,
     DamagedCheckpointError,
+    is_listed,
     seal,
     sealed,
     verify,
+    write_listed,
 )
 from mljax.config.load import from_json, to_json
 from mljax.config.part import use_plugins
@@ -45,6 +49,7 @@ from mljax.models.arrays import merge_model, split_model
 from mljax.models.classifier import Classifier, ModelSpec, abstract_model
 
 FORMAT = 1
+_THRESHOLDS = "thresholds.json"
 
 
 def save_model(
@@ -124,6 +129,8 @@ def load_model(path: str | Path, *, plugins: Sequence[str] = ()) -> Classifier:
     model.class_names = description.class_names
     model.preprocessing = description.preprocessing
     model.naming = description.naming
+    if is_listed(path, _THRESHOLDS):
+        model.thresholds = _read_thresholds(path / _THRESHOLDS, model.spec.num_classes)
     return model
 
 
@@ -153,6 +160,55 @@ def _check_kinds(path: Path, stored: dict[str, str], wanted: dict[str, str]) -> 
 def _on_one_device(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=device)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """The content of `thresholds.json`.
+
+    Attributes:
+      logits: above which each class is predicted, in the order of the logits.
+      source: on which images they were chosen, in words.
+    """
+
+    logits: tuple[float, ...]
+    source: str = ""
+
+
+def save_thresholds(path: str | Path, thresholds: Thresholds) -> Path:
+    """Puts thresholds into a checkpoint, in the place of those that it has; returns its folder.
+
+    Args:
+      path: as for `load_model`.
+      thresholds: finite, one a class.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint.
+      ValueError: for another number of thresholds than classes, or one that is not finite.
+      OSError: if the folder cannot be written.
+    """
+    folder = find_model(path)
+    _check_thresholds(thresholds, read_description(folder).spec.num_classes, "thresholds")
+    write_listed(folder, _THRESHOLDS, to_json(thresholds) + "\n")
+    return folder
+
+
+def _read_thresholds(file: Path, num_classes: int) -> tuple[float, ...]:
+    try:
+        thresholds = from_json(Thresholds, file.read_text("utf-8"), str(file))
+        _check_thresholds(thresholds, num_classes, str(file))
+    except ValueError as error:
+        raise DamagedCheckpointError(f"{file} cannot be read: {error}") from error
+    return thresholds.logits
+
+
+def _check_thresholds(thresholds: Thresholds, num_classes: int, what: str) -> None:
+    count, finite = len(thresholds.logits), all(map(math.isfinite, thresholds.logits))
+    if count != num_classes or not finite:
+        raise ValueError(
+            f"{what}: got {count}{'' if finite else ', not all finite'}, expected a finite logit "
+            f"for each of {num_classes} classes"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -231,7 +287,7 @@ def find_model(path: str | Path) -> Path:
 def write_description(
     folder: Path, model: Classifier, config: Config | None, card: str = ""
 ) -> None:
-    """Writes `model.json`, `config.json` and the model card."""
+    """Writes `model.json`, `config.json`, `thresholds.json` and the model card."""
     description = Description(
         spec=model.spec,
         class_names=model.class_names,
@@ -242,6 +298,8 @@ def write_description(
     write_text(folder / "model.json", to_json(description) + "\n")
     if config is not None:
         write_text(folder / "config.json", to_json(config) + "\n")
+    if model.thresholds is not None:
+        write_text(folder / _THRESHOLDS, to_json(Thresholds(logits=model.thresholds)) + "\n")
     write_text(folder / "README.md", card or make_card(description))
 
 

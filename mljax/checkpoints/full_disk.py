@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
 _TEXT = os.strerror(errno.ENOSPC)
 _FOLLOWING = ("Event loop is closed", "cannot schedule new futures after")
@@ -43,12 +43,22 @@ def _is_about_something_else(record: logging.LogRecord) -> bool:
 @functools.cache
 def _ignore_what_follows() -> None:
     """Leaves out what native threads print when an error in another one has closed their loop."""
-    show = sys.excepthook
+    show, show_unraisable = sys.excepthook, sys.unraisablehook
 
-    def show_others(kind: type[BaseException], error: BaseException, frames: Any) -> None:  # noqa: ANN401
+    def follows(error: BaseException | None, frames: TracebackType | None) -> bool:
         # The outermost frame is asyncio's: no Python code has called it.
         native = frames is not None and frames.tb_frame.f_code.co_name == "call_soon_threadsafe"
-        if not (native and any(text in str(error) for text in _FOLLOWING)):
+        return native and any(text in str(error) for text in _FOLLOWING)
+
+    def show_others(
+        kind: type[BaseException], error: BaseException, frames: TracebackType | None
+    ) -> None:
+        if not follows(error, frames):
             show(kind, error, frames)
 
+    def show_other_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not follows(unraisable.exc_value, unraisable.exc_traceback):
+            show_unraisable(unraisable)
+
     sys.excepthook = show_others
+    sys.unraisablehook = show_other_unraisable

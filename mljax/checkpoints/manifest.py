@@ -23,9 +23,11 @@ __all__ = [
     "DamagedCheckpointError",
     "check_step",
     "exists",
+    "is_listed",
     "seal",
     "sealed",
     "verify",
+    "write_listed",
 ]
 
 
@@ -40,11 +42,38 @@ def seal(folder: Path, *, step: int | None = None) -> None:
       folder: of the checkpoint.
       step: whose state it holds, for `check_step`.
     """
-    hashes = {_relative(p, folder): _sha256(p) for p in _files(folder)}
-    manifest = {"sha256": hashes, "list": _digest(hashes, step)}
-    if step is not None:
-        manifest["step"] = step
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    _write_manifest(folder, {_relative(p, folder): _sha256(p) for p in _files(folder)}, step)
+
+
+def write_listed(folder: Path, name: str, text: str) -> None:
+    """Writes a file into a finished checkpoint, in the place of one of this name if there is one.
+
+    Whenever the process ends, the checkpoint is whole: with the file that was there, without any,
+    or with the new one, since what the manifest does not list is not read.
+
+    Args:
+      folder: of the checkpoint.
+      name: of the file; nothing else that the manifest lists may depend on it.
+      text: its content.
+
+    Raises:
+      DamagedCheckpointError: for a manifest that is missing or has changed.
+      OSError: naming the file.
+    """
+    hashes, step = _read_manifest(folder)
+    if hashes.pop(name, None) is not None:
+        _write_manifest(folder, hashes, step)
+    write_text(folder / name, text)
+    _write_manifest(folder, hashes | {name: _sha256(folder / name)}, step)
+
+
+def is_listed(folder: Path, name: str) -> bool:
+    """Returns whether the manifest of a checkpoint lists a file.
+
+    Raises:
+      DamagedCheckpointError: for a manifest that is missing or has changed.
+    """
+    return name in _read_manifest(folder)[0]
 
 
 def verify(folder: Path) -> None:
@@ -107,6 +136,13 @@ def exists(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def _write_manifest(folder: Path, hashes: dict[str, str], step: int | None) -> None:
+    manifest = {"sha256": hashes, "list": _digest(hashes, step)}
+    if step is not None:
+        manifest["step"] = step
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, str], int | None]:

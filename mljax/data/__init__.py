@@ -9,11 +9,14 @@ from mljax.data.readers import (
     coco,
     digits,
     image_csv,
+    json_lists,
     lvis,
+    nus_wide,
     nus_wide_zsl,
     open_images,
     open_images_table,
     tfds,
+    vg500,
     voc,
     voc_csv,
 )
@@ -23,6 +26,7 @@ READERS = table(
     {
         "digits": digits.digits,
         "csv": image_csv.csv_table,
+        "json_lists": json_lists.json_lists,
         "coco": coco.coco,
         "voc": voc.voc,
         "voc_csv": voc_csv.voc_csv,
@@ -32,7 +36,9 @@ READERS = table(
         "open_images_table": open_images_table.open_images_table,
         "lvis": lvis.lvis,
         "tfds": tfds.tfds,
+        "nus_wide": nus_wide.nus_wide,
         "nus_wide_zsl": nus_wide_zsl.nus_wide_zsl,
+        "vg500": vg500.vg500,
         "partial": partial.partial,
     },
 )

@@ -21,12 +21,15 @@ class Classes:
       labels: of the split that the classes were read with, as in `Records`; None where there is
         none.
       threshold: a class is predicted where its score is above: one for all, or `[k]`.
+      logit_threshold: the same before the sigmoid, `[k]`, where thresholds were calibrated; exact,
+        while many logits have one score.
     """
 
     names: tuple[str, ...]
     vectors: np.ndarray | None = None
     labels: Any = None
     threshold: float | np.ndarray = 0.8
+    logit_threshold: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from mljax.config.schema import MAX_PIXELS, Preprocessing
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
 from mljax.devices.compilation_cache import compiling
+from mljax.evaluation.decisions import decision_of
 from mljax.models.classifier import Classifier, for_classes
 from mljax.models.inference import make_apply, outputs_read, whole_batch
 from mljax.terminal.grammar import counted
@@ -100,7 +101,7 @@ def evaluate_model(
     *,
     evaluators: Sequence[Any],
     preprocessing: Preprocessing | None = None,
-    threshold: float = 0.8,
+    threshold: float | None = None,
     batch_size: int = 64,
     num_workers: int = 0,
     bad_images: str = "fail",
@@ -117,7 +118,8 @@ def evaluate_model(
       records: of a reader.
       evaluators: see the top of this file; afterwards they can `show` what they found.
       preprocessing: None takes the model's.
-      threshold: a class is predicted where its score is above, in [0, 1].
+      threshold: a class is predicted where its score is above, in [0, 1]; None takes the network's
+        calibrated thresholds, or 0.8 if it has none.
       batch_size: images that the network reads at once.
       num_workers: processes that decode; 0 uses threads.
       bad_images: `fail` raises with the file's name, `skip` leaves it out.
@@ -131,8 +133,7 @@ def evaluate_model(
       ValueError: for a threshold out of range, classes that are not the network's, or a network
         without preprocessing where none is given.
     """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be from 0 to 1, got {threshold}")
+    decision_of(model, threshold)
     preprocessing = preprocessing or model.preprocessing
     if preprocessing is None:
         raise ValueError("the model does not say how its images are prepared: give preprocessing")
@@ -158,7 +159,10 @@ def evaluate_model(
     with batches:
         shown = _with_progress(batches, -(-len(records) // batch_size), program)
         skipped = run_evaluators({"network": apply}, {"network": evaluators}, shown)
-    classes = dataclasses.replace(records.classes, threshold=threshold)
+    decision = decision_of(model, threshold)
+    classes = dataclasses.replace(
+        records.classes, threshold=decision.score, logit_threshold=decision.logit
+    )
     figures = merge_figures(evaluator.result(classes) for evaluator in evaluators)
     return figures, [records.name(index) for index in skipped]
 

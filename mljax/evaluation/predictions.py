@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mljax.config.schema import MAX_PIXELS, Preprocessing
 from mljax.data.images import load_image
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
+from mljax.evaluation.decisions import decision_of
 from mljax.evaluation.image_files import find_images
 from mljax.evaluation.scores import sigmoid
 from mljax.models.classifier import Classifier
@@ -45,7 +46,8 @@ class Predictor:
 
     Args:
       model: in eval mode. A model without class names gives the class numbers, from 0, as names.
-      threshold: a class is predicted where its score is above.
+      threshold: a class is predicted where its score is above; None takes the network's calibrated
+        thresholds, or 0.8 if it has none.
       top_k: only the k highest scores can be above the threshold; None is no limit.
       batch_size: images that the network reads at once.
       preprocessing: None takes the model's.
@@ -60,7 +62,7 @@ class Predictor:
         self,
         model: Classifier,
         *,
-        threshold: float = 0.8,
+        threshold: float | None = None,
         top_k: int | None = None,
         batch_size: int = 32,
         preprocessing: Preprocessing | None = None,
@@ -72,8 +74,7 @@ class Predictor:
                 "the model does not say how its images are prepared: give `preprocessing` "
                 "(--image-size or --config on the command line)"
             )
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be from 0 to 1, got {threshold}")
+        decide = decision_of(model, threshold)
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
         if batch_size < 1:
@@ -83,7 +84,7 @@ class Predictor:
         self._names = model.class_names or tuple(str(c) for c in range(model.spec.num_classes))
         self._apply = make_apply(model)
         self._preprocessing = preprocessing
-        self._threshold, self._top_k = threshold, top_k
+        self._decide, self._top_k = decide, top_k
         self._batch_size, self._max_pixels = batch_size, max_pixels
 
     def __call__(self, paths: Sequence[str | Path]) -> Iterator[Prediction]:
@@ -107,11 +108,12 @@ class Predictor:
         )
         with batches:
             for batch in batches:
-                scores = sigmoid(np.asarray(self._apply(batch["images"])["logits"], np.float32))
+                logits = np.asarray(self._apply(batch["images"])["logits"], np.float32)
+                scores, predicted = sigmoid(logits), self._decide(logits)
                 for row in np.flatnonzero(batch["index"] >= 0):
                     path = images[batch["index"][row]]
                     if batch["valid"][row]:
-                        labels = _labels(scores[row], self._names, self._threshold, self._top_k)
+                        labels = _labels(scores[row], predicted[row], self._names, self._top_k)
                         yield Prediction(path=path, labels=labels, scores=scores[row])
                     else:
                         reason = _reason(path, self._max_pixels)
@@ -122,7 +124,7 @@ def predict(
     model: Classifier,
     paths: Sequence[str | Path],
     *,
-    threshold: float = 0.8,
+    threshold: float | None = None,
     top_k: int | None = None,
     batch_size: int = 32,
     preprocessing: Preprocessing | None = None,
@@ -148,10 +150,13 @@ def predict(
 
 
 def _labels(
-    scores: Float[np.ndarray, " k"], names: Sequence[str], threshold: float, top_k: int | None
+    scores: Float[np.ndarray, " k"],
+    predicted: Bool[np.ndarray, " k"],
+    names: Sequence[str],
+    top_k: int | None,
 ) -> tuple[tuple[str, float], ...]:
     order = np.argsort(-scores, kind="stable")[:top_k]
-    return tuple((names[int(c)], float(scores[c])) for c in order if scores[c] > threshold)
+    return tuple((names[int(c)], float(scores[c])) for c in order if predicted[c])
 
 
 def _reason(path: str, max_pixels: int) -> str:

@@ -1,5 +1,6 @@
 """The figures of multi-label classification: AP of each class, mAP, precision, recall and F1."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from mljax.metrics.ranking import average_precision, partial_average_precision
 from mljax.terminal.grammar import counted
 
 FIGURES = ("OP", "OR", "OF1", "CP", "CR", "CF1")
+IMAGE_FIGURES = ("IP", "IR", "IF1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +96,16 @@ class Multilabel:
         """
         arrays = {name: rows.array() for name, rows in self._rows.items()}
         self._classes = classes
+        calibrated = classes.logit_threshold
         # Ranked as logits: in float32 the sigmoid is 1 for all above 17.
-        self.evaluation = evaluate_scores(
+        found = evaluate_scores(
             arrays.pop("logits"),
             **arrays,
-            link=sigmoid,
-            threshold=classes.threshold,
+            link=sigmoid if calibrated is None else None,
+            threshold=classes.threshold if calibrated is None else calibrated,
             top_k=self._top_k,
         )
+        self.evaluation = dataclasses.replace(found, threshold=classes.threshold)
         return metrics_json(self.evaluation, classes.names)
 
     def show(self, console: Console) -> None:
@@ -222,8 +226,8 @@ def metrics_json(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str
             "threshold": np.asarray(evaluation.threshold).tolist(),
             "top_k": evaluation.top_k,
         },
-        "overall": {name: getattr(overall, name) for name in FIGURES},
-        "top": {name: getattr(evaluation.top, name) for name in FIGURES},
+        "overall": {name: getattr(overall, name) for name in (*FIGURES, *IMAGE_FIGURES)},
+        "top": {name: getattr(evaluation.top, name) for name in (*FIGURES, *IMAGE_FIGURES)},
         "classes": classes,
     }
 

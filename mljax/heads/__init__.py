@@ -10,6 +10,7 @@ from mljax.heads.kernel_mixture import KernelMixture
 from mljax.heads.linear import Bottleneck, Linear
 from mljax.heads.ml_decoder import MLDecoder
 from mljax.heads.pooled import Pooled
+from mljax.heads.projection import Projection
 
 HEADS: dict[str, Callable[..., nnx.Module]] = table(
     "head",
@@ -20,5 +21,6 @@ HEADS: dict[str, Callable[..., nnx.Module]] = table(
         "ml_decoder": MLDecoder,
         "kernel_mixture": KernelMixture,
         "pooled": Pooled,
+        "projection": Projection,
     },
 )

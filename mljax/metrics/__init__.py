@@ -20,11 +20,14 @@ from mljax.metrics.ranking import (
     partial_average_precision,
     partial_mean_average_precision,
 )
+from mljax.metrics.thresholds import Thresholds, best_f1_thresholds
 
 __all__ = [
     "LabelCounts",
     "PrecisionRecallF1",
+    "Thresholds",
     "average_precision",
+    "best_f1_thresholds",
     "count_labels",
     "mean_average_precision",
     "partial_average_precision",

@@ -13,6 +13,9 @@ from mljax.metrics.blocks import AnyArray, checked
 class PrecisionRecallF1:
     """Precision, recall and F1 at a threshold, in percent.
 
+    Three means go by the same names in the literature: over all entries (O), over the classes (C)
+    and over the images (I). Tables call the first two OP to CF1, whatever was computed.
+
     Attributes:
       OP: overall precision, over all entries.
       OR: overall recall.
@@ -20,6 +23,11 @@ class PrecisionRecallF1:
       CP: mean of the classes' precisions.
       CR: mean of the classes' recalls.
       CF1: mean of the classes' F1, or the harmonic mean of CP and CR.
+      IP: mean of the images' precisions: what tosfaq/deep-object-reid (AAM) prints as the mean over
+        the classes. An image without a hit has 0, also if nothing is predicted nor present; one
+        without an entry that counts is left out.
+      IR: mean of the images' recalls.
+      IF1: mean of the images' F1.
       precision: of each class; nan for one without an entry that counts, which CP, CR and CF1
         leave out.
       recall: of each class.
@@ -32,6 +40,9 @@ class PrecisionRecallF1:
     CP: float
     CR: float
     CF1: float
+    IP: float
+    IR: float
+    IF1: float
     precision: Float[np.ndarray, " k"]
     recall: Float[np.ndarray, " k"]
     f1: Float[np.ndarray, " k"]
@@ -80,6 +91,8 @@ def precision_recall_f1(
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k: got {top_k}, expected at least 1, or None for no limit")
     hits, predictions, positives, entries = np.zeros((4, table.labels.shape[1]), np.int64)
+    of_images = np.zeros((4, table.labels.shape[0]), np.int64)
+    first = 0
     for block, block_labels, counted in table.row_blocks():
         scored = block if link is None else link(block)
         predicted = scored >= threshold if inclusive else scored > threshold
@@ -87,21 +100,28 @@ def precision_recall_f1(
             predicted &= _top_k(block, top_k)
         predicted &= counted
         present = (block_labels > 0) & counted
-        hits += np.count_nonzero(predicted & present, axis=0)
-        predictions += np.count_nonzero(predicted, axis=0)
-        positives += np.count_nonzero(present, axis=0)
-        entries += np.count_nonzero(counted, axis=0)
+        kinds = (predicted & present, predicted, present, counted)
+        for of_classes, kind in zip((hits, predictions, positives, entries), kinds, strict=True):
+            of_classes += np.count_nonzero(kind, axis=0)
+        for row, kind in zip(of_images, kinds, strict=True):
+            row[first : first + len(block)] = np.count_nonzero(kind, axis=1)
+        first += len(block)
     if count_unpredicted_classes:
         predictions = np.maximum(predictions, 1)
     counts = entries > 0
     precision = np.where(counts, _quotient(hits, predictions), np.nan)
     recall = np.where(counts, _quotient(hits, positives), np.nan)
-    f1 = _harmonic(precision, recall)
+    # From the counts: exact, as `best_f1_thresholds` computes it.
+    f1 = np.where(counts, _quotient(2 * hits, predictions + positives), np.nan)
     op = _quotient(hits.sum(keepdims=True), predictions.sum(keepdims=True))
     or_ = _quotient(hits.sum(keepdims=True), positives.sum(keepdims=True))
     cp, cr, cf1 = (_mean(x[counts]) for x in (precision, recall, f1))
     if harmonic_class_f1:
         cf1 = _harmonic(cp, cr)
+    of_images = of_images[:, of_images[3] > 0]
+    ip = _mean(_quotient(of_images[0], of_images[1]))
+    ir = _mean(_quotient(of_images[0], of_images[2]))
+    if1 = _mean(_quotient(2 * of_images[0], of_images[1] + of_images[2]))
     return PrecisionRecallF1(
         OP=100.0 * op.item(),
         OR=100.0 * or_.item(),
@@ -109,6 +129,9 @@ def precision_recall_f1(
         CP=100.0 * cp.item(),
         CR=100.0 * cr.item(),
         CF1=100.0 * cf1.item(),
+        IP=100.0 * ip.item(),
+        IR=100.0 * ir.item(),
+        IF1=100.0 * if1.item(),
         precision=100.0 * precision,
         recall=100.0 * recall,
         f1=100.0 * f1,

@@ -40,6 +40,8 @@ class Classifier(nnx.Module):
       spec: makes this network again.
       class_names: the k names in the order of the logits, or None.
       preprocessing: how image files become the input, or None.
+      thresholds: of the logits, above which each class is predicted, or None if they were not
+        calibrated.
       naming: whose names the weights had where they came from, or None; an export has them again.
     """
 
@@ -49,6 +51,7 @@ class Classifier(nnx.Module):
         self.spec = spec
         self.class_names: tuple[str, ...] | None = nnx.static(None)
         self.preprocessing: Preprocessing | None = nnx.static(None)
+        self.thresholds: tuple[float, ...] | None = nnx.static(None)
         self.naming: str | None = nnx.static(None)
 
     def __call__(
@@ -178,6 +181,8 @@ def for_classes(model: Classifier, classes: Classes) -> Classifier:
     other = Classifier(model.backbone, head, spec)
     other.class_names, other.preprocessing = classes.names, model.preprocessing
     other.naming = model.naming
+    if classes.names == model.class_names:
+        other.thresholds = model.thresholds
     return other
 
 

@@ -5,6 +5,7 @@ import json
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -20,6 +21,7 @@ from mljax.checkpoints.checkpoint import (
 from mljax.checkpoints.manifest import MANIFEST, DamagedCheckpointError, seal, verify
 from mljax.config import part
 from mljax.models.arrays import split_model
+from mljax.models.classifier import abstract_model
 from tests import networks, small_configs
 from tests.checkpoints.conftest import NAMES, PREPROCESSING
 
@@ -180,3 +182,21 @@ def test_workdir_without_best_means_its_latest_checkpoint(tmp_path):
 def test_relative_path_is_found(saved, monkeypatch):
     monkeypatch.chdir(saved.parent)
     assert load_model("model").class_names == NAMES
+
+
+def test_arrays_of_another_type_are_refused_by_name(saved, monkeypatch):
+    def half(spec):
+        model = abstract_model(spec)
+        bias = model.head.linear.bias
+        bias.set_value(jax.ShapeDtypeStruct(bias.shape, jnp.bfloat16))
+        return model
+
+    monkeypatch.setattr(checkpoint, "abstract_model", half)
+    with pytest.raises(DamagedCheckpointError) as raised:
+        load_model(saved)
+    for fact in (
+        "params.head.linear.bias",
+        "expected (10,) bfloat16",
+        "got (10,) float32",
+    ):
+        assert fact in str(raised.value)

@@ -57,6 +57,9 @@ FORMATS = {
         "adp": "train",
         "chest_xray": "val",
         "open_images": "validation",
+        "json_lists": "val",
+        "nus_wide": "test",
+        "vg500": "test",
     }.items()
 } | {
     "csv_lists": (_lists, lambda root: READERS["csv"]("train", root=root)),

@@ -79,7 +79,9 @@ def test_no_times_are_kept_where_no_programs_are(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_on_wide_images_says_compiling_at_its_first_step(folder, tmp_path):
+def test_a_run_on_wide_images_says_compiling_for_its_evaluation_and_its_first_step(
+    folder, tmp_path
+):
     screen = _screen()
     config = small_configs.training_config(
         "data.reader.kwargs.num_images=8",
@@ -92,4 +94,5 @@ def test_a_run_on_wide_images_says_compiling_at_its_first_step(folder, tmp_path)
     assert "compiling" in shown and "training" in shown
     assert "8 x 32 x 48 x 3" in shown
     assert "1 (1 epoch of 1)" in shown
-    assert any("step of" in name for name in json.loads((folder / SECONDS).read_text()))
+    for program in ("step of", "evaluation of"):
+        assert any(program in name for name in json.loads((folder / SECONDS).read_text()))

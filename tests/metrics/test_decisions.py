@@ -127,3 +127,22 @@ def test_harmonic_class_f1_comes_from_the_class_means():
 def test_top_k_below_one_raises():
     with pytest.raises(ValueError, match="top_k: got 0"):
         precision_recall_f1(*random_table(10), top_k=0)
+
+
+def test_means_over_images_are_those_of_the_transposed_table():
+    scores, labels = random_table(7)
+    found = precision_recall_f1(scores, labels, threshold=0.5)
+    expected = precision_recall_f1(scores.T, labels.T, threshold=0.5)
+    assert (found.IP, found.IR, found.IF1) == (expected.CP, expected.CR, expected.CF1)
+
+
+def test_an_image_without_annotation_is_left_out_of_the_means_over_images(monkeypatch):
+    scores, labels = random_table(8)
+    labels[3] = -1
+    found = precision_recall_f1(scores, labels, partial=True, threshold=0.5)
+    rest = np.arange(len(labels)) != 3
+    expected = precision_recall_f1(scores[rest], labels[rest], threshold=0.5)
+    assert (found.IP, found.IR, found.IF1) == (expected.IP, expected.IR, expected.IF1)
+    monkeypatch.setattr("mljax.metrics.blocks.BLOCK_BYTES", 0)
+    blocks = precision_recall_f1(scores, labels, partial=True, threshold=0.5)
+    assert (found.IP, found.IR, found.IF1) == (blocks.IP, blocks.IR, blocks.IF1)
