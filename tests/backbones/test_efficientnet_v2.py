@@ -95,6 +95,17 @@ def test_both_paddings_match_timm(case, arguments):
 
 
 @pytest.mark.slow
+def test_the_plain_network_of_deep_object_reid_matches_with_its_linear_classifier():
+    tensors = golden.state_dict("aam_effnet", "s_asl_k80")
+    graph, params, statistics = split_model(from_torch(tensors, pooling="average_plus_max"))
+    logits = jax.jit(lambda p, s, x: merge_model(graph, p, s)(x)["logits"])
+    found = logits(params, statistics, _images("aam_effnet", "s_asl_k80"))
+    expected = golden.arrays("aam_effnet", "s_asl_k80")
+    np.testing.assert_allclose(found, expected["logits"], atol=1e-4)
+    assert sum(array.size for array in params.values()) == 20_279_968
+
+
+@pytest.mark.slow
 def test_a_training_step_matches_the_original_in_float64():
     expected = golden.arrays("aam_effnet", "s_train")
     model = _backbone("s_train")
@@ -140,9 +151,10 @@ def test_a_training_step_matches_the_original_in_float64():
     assert compared == 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "size"),
-    [({}, (45, 38)), pytest.param(PLAIN, (32, 45), marks=pytest.mark.slow)],
+    [({}, (45, 38)), (PLAIN, (32, 45))],
 )
 def test_a_training_step_matches_torchs_layers(arguments, size):
     model = nnx.clone(small(**arguments))
@@ -218,6 +230,7 @@ def test_initialization_is_the_originals():
             np.testing.assert_array_equal(array, path.endswith("scale"), err_msg=path)
 
 
+@pytest.mark.slow
 def test_bfloat16_network_is_close_and_gives_float32_logits():
     x = jax.random.uniform(jax.random.key(0), (2, 64, 64, 3), minval=-1)
     graph, params, statistics = split_model(_fresh())
