@@ -30,6 +30,8 @@ linear = Transform("linear", lambda w: (w.T,), lambda k: (k.T,))
 conv = Transform("conv", lambda w: (w.transpose(2, 3, 1, 0),), lambda k: (k.transpose(3, 2, 0, 1),))
 # A 1x1 convolution on one pixel, which is a linear layer here.
 pointwise = Transform("pointwise", lambda w: (w[:, :, 0, 0].T,), lambda k: (k.T[:, :, None, None],))
+# An array with an axis of length 1 before its own.
+first = Transform("first", lambda x: (x[0],), lambda x: (x[None],))
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,23 @@ def join(*tables: Table) -> Table:
         unused={name: reason for table in tables for name, reason in table.unused.items()},
         kept={path: reason for table in tables for path, reason in table.kept.items()},
     )
+
+
+def renamed(table: Table, rename: Callable[[str], str]) -> Table:
+    """Returns the table of the same network where the sources have other names."""
+    return Table(
+        rows=tuple(
+            Row(tuple(map(rename, entry.sources)), entry.targets, entry.transform)
+            for entry in table.rows
+        ),
+        unused={rename(name): reason for name, reason in table.unused.items()},
+        kept=table.kept,
+    )
+
+
+def under(prefix: str, table: Table) -> Table:
+    """Returns the table of the same network where a prefix precedes the names of its sources."""
+    return renamed(table, lambda name: prefix + name)
 
 
 @dataclass(frozen=True, kw_only=True)

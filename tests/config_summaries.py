@@ -50,6 +50,7 @@ DATA_SETS = {
     "ml_decoder/nus_wide_zero_shot": (_NUS_WIDE, 925),
     "ml_decoder/open_images": (_OPEN_IMAGES, 9_605),
     "ml_decoder/stanford_cars": (8_144, 196),
+    "supcon/cifar": (50_000, 10),
 }
 # Commands of the docstrings with more than one argument, or with one that has no list of values.
 OTHERS = (

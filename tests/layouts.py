@@ -159,7 +159,24 @@ def vg500(root):
         (root / f"{split}_list_500.txt").write_text("\n".join(names) + "\n")
 
 
+def cifar(root):
+    """Writes CIFAR-10's and CIFAR-100's files into one folder, one image a class."""
+    root.mkdir(parents=True)
+    for names, count, label_bytes, files in (
+        ("batches.meta.txt", 10, 1, [f"data_batch_{n}.bin" for n in range(1, 6)]),
+        ("batches.meta.txt", 10, 1, ["test_batch.bin"]),
+        ("fine_label_names.txt", 100, 2, ["train.bin", "test.bin"]),
+    ):
+        (root / names).write_text("".join(f"class{n}\n" for n in range(count)))
+        rows = np.zeros((count, label_bytes + 3072), np.uint8)
+        rows[:, label_bytes - 1] = np.arange(count)
+        for file in files:
+            rows.tofile(root / file)
+
+
 WRITERS = {
+    "cifar10": cifar,
+    "cifar100": cifar,
     "csv": csv,
     "coco": coco,
     "voc": voc,

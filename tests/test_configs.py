@@ -67,7 +67,7 @@ def test_config_survives_json(name):
 def test_config_says_how_to_run_it_and_what_to_expect(name):
     text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text()))
     assert f"python -m mljax.train --config {name} --workdir " in text
-    assert "mAP" in text or "no published figure" in text
+    assert any(words in text for words in ("mAP", "top-1", "no published figure"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -114,8 +114,9 @@ def test_training_and_evaluation_fit_the_network(name, tmp_path):
     outputs = _trace_forward(evaluated, images)
     evaluators = [resolved(chosen, "evaluator")() for chosen in config.eval.evaluators]
     assert set(outputs_read(evaluators)) <= set(outputs)
-    assert outputs["logits"].shape == (config.data.batch_size, evaluated.spec.num_classes)
-    assert outputs["logits"].dtype == jnp.float32
+    if "logits" in outputs:
+        assert outputs["logits"].shape == (config.data.batch_size, evaluated.spec.num_classes)
+        assert outputs["logits"].dtype == jnp.float32
 
 
 def _classes(config, count):
@@ -256,6 +257,7 @@ def test_config_runs_dry_in_miniature(name, tmp_path):
     with Console(record=True, width=120) as console:
         dry_run(config, console)
     text = console.export_text()
-    assert "(8, 32, 32, 3) float32" in text
+    views = "" if config.data.views == 1 else f"{config.data.views}, "
+    assert f"(8, {views}32, 32, 3) float32" in text
     assert "nothing was written" in text
     assert sorted(tmp_path.rglob("*")) == before

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from converters.files.class_names import find_class_names
+from converters.files.read_folder import read_folder
 from converters.files.safe_load import check_nesting, read_file
 
 # Where published and home-grown training scripts put the weights, in the order of preference.
@@ -68,7 +69,7 @@ def read_torch(
 
     Args:
       source: a `.pth`, `.pth.tar`, `.ckpt` (zip or legacy) or `.safetensors` file, told apart by
-        their content, or a dict of arrays or tensors.
+        their content, a folder of networks (see `read_folder`), or a dict of arrays or tensors.
       key: the entry that holds the weights, with dots for one inside another, such as
         `ema.module`; None takes the first of the usual ones, such as `model` and `state_dict`, and
         averaged weights only where there are no others. `key="state_dict_ema"` picks those.
@@ -88,6 +89,9 @@ def read_torch(
         )
     if isinstance(source, Mapping):
         name, packing, content = "the given dict", "dict", source
+    elif Path(source).is_dir():
+        name, packing = str(source), "a folder of networks"
+        content, key = read_folder(Path(source), key), None
     else:
         path = Path(source)
         name = str(path)

@@ -160,10 +160,8 @@ def _decoder_layer(source: str, target: str) -> Table:
 shared_pool = Transform("shared_pool", lambda pool: (pool[None],), lambda pool: (pool[0],))
 
 
-def logits(weights: dict[str, Tensor], images: Tensor, model: Classifier) -> Tensor | None:
-    """Returns torch's logits; none in zero-shot mode, for which there is no reference yet."""
-    if model.head.zero_shot:
-        return None
+def logits(weights: dict[str, Tensor], images: Tensor, model: Classifier) -> Tensor:
+    """Returns torch's logits; the word vectors of a zero-shot head are the model's."""
     from converters.reference.ml_decoder import ml_decoder_logits
     from converters.reference.resnet import resnet_features
 
@@ -171,8 +169,11 @@ def logits(weights: dict[str, Tensor], images: Tensor, model: Classifier) -> Ten
         features, source = tresnet.reference_features(weights, images, model.backbone), "head"
     else:
         features, source = resnet_features(weights, images), "fc"
+    words = None
+    if model.head.zero_shot:
+        words = features.new_tensor(np.asarray(model.head.word_vectors[...]))
     heads = model.head.layer.attention.num_heads
-    return ml_decoder_logits(weights, features, source, num_heads=heads)
+    return ml_decoder_logits(weights, features, source, num_heads=heads, words=words)
 
 
 SYSTEM = System(

@@ -85,7 +85,9 @@ class DataConfig:
     Attributes:
       reader: of `mljax.data.READERS`, or a plug-in's; called as `reader(split, **kwargs)`.
       preprocessing: the same for training, evaluation and prediction.
+      crop: of `mljax.data.AUGMENTATIONS`, applied to each training image before it is resized.
       augment: of `mljax.data.AUGMENTATIONS`, applied in order to each resized training image.
+      views: how often each training image is cropped and augmented, independently, for a batch.
       batch_size: images per optimizer step, over all devices and hosts.
       eval_batch_size: images per evaluation batch, over all devices and hosts.
       num_workers: processes that decode and augment; 0 uses threads of the main process.
@@ -97,7 +99,9 @@ class DataConfig:
     preprocessing: Preprocessing
     train_split: str = "train"
     eval_split: str = "val"
+    crop: Part | None = None
     augment: tuple[Part, ...] = ()
+    views: int = 1
     batch_size: int
     eval_batch_size: int = 64
     num_workers: int = 0
@@ -105,7 +109,7 @@ class DataConfig:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        _check_positive(self, "batch_size", "eval_batch_size", "max_pixels")
+        _check_positive(self, "batch_size", "eval_batch_size", "max_pixels", "views")
         _check_not_negative(self, "num_workers")
 
 
@@ -119,12 +123,15 @@ class ModelConfig:
       dtype: of the computation; parameters, statistics, logits and losses stay float32.
       init_from: a checkpoint folder whose matching weights start the training; the others keep
         their fresh initialization.
+      frozen: paths of what is not trained, such as `backbone`: its parameters and statistics stay,
+        and it computes as in evaluation.
     """
 
     backbone: Part
     head: Part = field(default_factory=lambda: part("linear"))
     dtype: Literal["float32", "bfloat16"] = "float32"
     init_from: str | None = None
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,21 @@
 
 from mljax.config.part import table
 from mljax.data import partial
-from mljax.data.augment import cutout, horizontal_flip, randaugment, random_affine
+from mljax.data.augment import (
+    color_jitter,
+    cutout,
+    horizontal_flip,
+    multi_scale_crop,
+    randaugment,
+    random_affine,
+    random_gray,
+    random_resized_crop,
+)
 from mljax.data.readers import (
     adp,
     chest_xray,
+    cifar,
+    class_folders,
     coco,
     digits,
     image_csv,
@@ -25,6 +36,9 @@ READERS = table(
     "reader",
     {
         "digits": digits.digits,
+        "cifar10": cifar.cifar10,
+        "cifar100": cifar.cifar100,
+        "class_folders": class_folders.class_folders,
         "csv": image_csv.csv_table,
         "json_lists": json_lists.json_lists,
         "coco": coco.coco,
@@ -50,5 +64,9 @@ AUGMENTATIONS = table(
         "randaugment": randaugment,
         "horizontal_flip": horizontal_flip,
         "random_affine": random_affine,
+        "random_resized_crop": random_resized_crop,
+        "multi_scale_crop": multi_scale_crop,
+        "color_jitter": color_jitter,
+        "random_gray": random_gray,
     },
 )

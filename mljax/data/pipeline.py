@@ -14,29 +14,22 @@ import re
 import signal
 import traceback
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from mljax.config.schema import MAX_PIXELS, Preprocessing
 from mljax.data.deep_images import DeepImages
-from mljax.data.images import normalize, read_image, resize_image
+from mljax.data.examples import Augmentation, Example, Load, collate_examples
+from mljax.data.images import normalize, read_image
 from mljax.data.records import Records, image_name
 from mljax.data.worker_memory import MEMORY, begin_worker, memory_token
 
-Augmentation = Callable[[Image.Image, np.random.Generator], Image.Image]
-
 # Examples in a run without end. grain's own infinity is too large for its floating-point division.
 _ENDLESS = 2**50
-
-# A record number (-1: padding), its resized pixels (None: padding, or a skipped bad image), and
-# whether there is something to say of how they were read.
-_Example = tuple[int, np.ndarray | None, bool]
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
@@ -156,7 +149,9 @@ def train_batches(
     records: Records,
     *,
     preprocessing: Preprocessing,
+    crop: Augmentation | None = None,
     augment: Sequence[Augmentation] = (),
+    views: int = 1,
     batch_size: int,
     seed: int,
     start_step: int = 0,
@@ -175,7 +170,9 @@ def train_batches(
     Args:
       records: the training split.
       preprocessing: the size and normalization of the images.
+      crop: applied to each image before it is resized.
       augment: applied in order to each resized image.
+      views: how often each image is cropped and augmented, independently.
       batch_size: examples per batch over all hosts.
       seed: of the order and the augmentation.
       start_step: batches to leave out at the start, at no cost.
@@ -188,7 +185,8 @@ def train_batches(
         slices of each batch.
 
     Returns:
-      Batches of b = batch_size / process_count rows: `images` float32 `[b, h, w, 3]`, `labels`
+      Batches of b = batch_size / process_count rows: `images` float32 `[b, h, w, 3]`, or of
+      several views `[b, v, h, w, 3]`, `labels`
       float32 `[b, k]`, `valid` bool `[b]`, `index` int32 `[b]` (the row's record). Rows that are
       not valid are zeros.
 
@@ -199,7 +197,9 @@ def train_batches(
     if start_step < 0:
         raise ValueError(f"start_step: got {start_step}, expected 0 or more")
     order_seed, augment_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
-    load = _Load(records.images, preprocessing, tuple(augment), bad_images, max_pixels)
+    if views < 1:
+        raise ValueError(f"views: got {views}, expected 1 or more")
+    load = Load(records.images, preprocessing, crop, tuple(augment), views, bad_images, max_pixels)
     examples = (
         grain.MapDataset.range(len(records))
         .shuffle(seed=order_seed)
@@ -207,7 +207,8 @@ def train_batches(
         .random_map(load, seed=augment_seed)
     )
     rows = _HostRows(examples, batch_size, process_index, process_count)
-    collate = functools.partial(_collate, size=preprocessing.height_width)
+    size = preprocessing.height_width
+    collate = functools.partial(collate_examples, size=size if views == 1 else (views, *size))
     batches = rows.batch(batch_size // process_count, batch_fn=collate)
     iterable = _prefetch(batches[start_step:], num_workers)
     return Batches(
@@ -244,10 +245,10 @@ def eval_batches(
     """
     _check(batch_size, num_workers, bad_images, process_index, process_count)
     num_batches = -(-len(records) // batch_size)
-    load = _Load(records.images, preprocessing, (), bad_images, max_pixels)
+    load = Load(records.images, preprocessing, None, (), 1, bad_images, max_pixels)
     examples = grain.MapDataset.range(num_batches * batch_size).map(load)
     rows = _HostRows(examples, batch_size, process_index, process_count)
-    collate = functools.partial(_collate, size=preprocessing.height_width)
+    collate = functools.partial(collate_examples, size=preprocessing.height_width)
     iterable = _prefetch(rows.batch(batch_size // process_count, batch_fn=collate), num_workers)
     return Batches(
         iterable,
@@ -313,7 +314,7 @@ def _of_workers(error: Exception, num_workers: int) -> Exception:
     )
 
 
-class _HostRows(grain.MapDataset[_Example]):
+class _HostRows(grain.MapDataset[Example]):
     """One host's contiguous rows of each global batch.
 
     It stands after the augmentation, which so is seeded by an example's global position.
@@ -321,7 +322,7 @@ class _HostRows(grain.MapDataset[_Example]):
 
     def __init__(
         self,
-        parent: grain.MapDataset[_Example],
+        parent: grain.MapDataset[Example],
         batch_size: int,
         process_index: int,
         process_count: int,
@@ -339,48 +340,3 @@ class _HostRows(grain.MapDataset[_Example]):
             return self.slice(index)
         batch, row = divmod(index, self._rows)
         return self._parent[batch * self._batch_size + self._first + row]
-
-
-@dataclass(frozen=True)
-class _Load:
-    """Record number to example: decode, resize, augment."""
-
-    images: Sequence[str] | Sequence[bytes] | np.ndarray
-    preprocessing: Preprocessing
-    augment: tuple[Augmentation, ...]
-    bad_images: str
-    max_pixels: int
-
-    def __call__(self, index: int, rng: np.random.Generator | None = None) -> _Example:
-        if index >= len(self.images):
-            return -1, None, False
-        source, note = self.images[index], ""
-        try:
-            if isinstance(source, np.ndarray):
-                image = Image.fromarray(source)
-            else:
-                name = image_name(source, index)
-                image, note = read_image(source, name=name, max_pixels=self.max_pixels)
-        except ValueError:
-            if self.bad_images == "skip":
-                return index, None, False
-            raise
-        image = resize_image(image, self.preprocessing)
-        if rng is not None:
-            for transform in self.augment:
-                image = transform(image, rng)
-        return index, np.asarray(image), bool(note)
-
-
-def _collate(
-    examples: Sequence[_Example], *, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns record numbers `[b]`, validity and notes `[b]`, and pixels uint8 `[b, h, w, 3]`."""
-    index = np.array([index for index, _, _ in examples], np.int32)
-    valid = np.array([pixels is not None for _, pixels, _ in examples])
-    noted = np.array([noted for _, _, noted in examples])
-    stacked = np.zeros((len(examples), *size, 3), np.uint8)
-    for row, (_, pixels, _) in enumerate(examples):
-        if pixels is not None:
-            stacked[row] = pixels
-    return index, valid, noted, stacked

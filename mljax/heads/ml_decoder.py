@@ -14,7 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mljax.data.files.npy import read_npy
+from mljax.data.files.word_vectors import vector_size, vectors_for, vectors_in_order
 from mljax.data.records import Classes
 from mljax.layers.attention import Attention, layer_norm, torch_linear
 from mljax.layers.dense import check_scale, normalize, scaled
@@ -85,7 +85,9 @@ class MLDecoder(nnx.Module):
         Sovrasov 2022, section 3.2, https://arxiv.org/abs/2209.06585; tosfaq/deep-object-reid
         torchreid/models/ml_decoder.py with `am_binary`, whose engine multiplies by the scale.
       train_queries: train the queries, which the published networks keep at their random start.
-      word_vectors: `[k, w]`, or the path of an .npy file that holds it: zero-shot mode.
+      word_vectors: `[k, w]`, or the path of an .npy or .npz file that holds it, or of a vocabulary
+        such as `glove.6B.300d.txt`, in which `for_classes` finds the classes by their names:
+        zero-shot mode. See `mljax.data.files.word_vectors`.
       word_vector_size: w, for zero-shot mode with word vectors that come later, from a checkpoint
         or by `for_classes`; until then the logits are nan.
 
@@ -111,6 +113,12 @@ class MLDecoder(nnx.Module):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
+        self.vocabulary: str | None = None
+        if isinstance(word_vectors, str | Path):
+            path = Path(word_vectors)
+            word_vectors = vectors_in_order(path)
+            if word_vectors is None:
+                self.vocabulary, word_vector_size = str(path), vector_size(path)
         if word_vectors is None and word_vector_size is not None:
             word_vectors = np.full((num_classes, word_vector_size), np.nan, np.float32)
         if word_vectors is None:
@@ -163,10 +171,11 @@ class MLDecoder(nnx.Module):
         """Returns the same head, sharing its parameters, for the word vectors of other classes.
 
         Raises:
-          ValueError: for classes with vectors and a head without zero-shot mode, or vectors of
-            another width.
+          ValueError: for classes with vectors and a head without zero-shot mode, vectors of another
+            width, or a class without any.
         """
-        if classes.vectors is None and len(classes.names) == self.num_classes:
+        vectors = vectors_for(classes, self.vocabulary)
+        if vectors is None and len(classes.names) == self.num_classes:
             return self
         if not self.zero_shot:
             raise ValueError(
@@ -174,11 +183,17 @@ class MLDecoder(nnx.Module):
                 "word_vectors or word_vector_size"
             )
         width = self.word_vectors.shape[1]
-        shape = None if classes.vectors is None else classes.vectors.shape
+        shape = None if vectors is None else vectors.shape
         if shape != (len(classes.names), width):
             raise ValueError(f"word vectors: expected [{len(classes.names)}, {width}], got {shape}")
+        unknown = np.isnan(np.asarray(vectors)).any(1)
+        if unknown.any():
+            raise ValueError(
+                f"{self.vocabulary or 'the data'}: has no word vector for {unknown.sum()} classes, "
+                f"such as {classes.names[unknown.argmax()]!r}, which cannot be scored without one"
+            )
         head = nnx.clone(self, variables=False)
-        head.word_vectors = OfClasses(jnp.asarray(classes.vectors))
+        head.word_vectors = OfClasses(jnp.asarray(vectors))
         head.num_classes = len(classes.names)
         return head
 
@@ -202,11 +217,8 @@ def _group_shape(num_classes: int, num_groups: int | None) -> tuple[int, int]:
 
 
 def _word_vectors(
-    source: Float[Array | np.ndarray, "k w"] | str | Path, num_classes: int
+    vectors: Float[Array | np.ndarray, "k w"], num_classes: int
 ) -> Float[Array, "k w"]:
-    if isinstance(source, str | Path):
-        source = read_npy(Path(source), "word vectors, one row for each class")
-    vectors = source
     if vectors.ndim != 2 or vectors.shape[0] != num_classes:
         raise ValueError(
             f"word_vectors must hold one row for each of {num_classes} classes, got shape "

@@ -32,6 +32,7 @@ class Attention(nnx.Module):
 
     Args:
       dropout: share of the attention weights that training drops.
+      out_init: of the output's kernel; None is torch's.
 
     Raises:
       ValueError: for a number of features that `num_heads` does not divide.
@@ -43,6 +44,7 @@ class Attention(nnx.Module):
         num_heads: int,
         *,
         dropout: float,
+        out_init: nnx.Initializer | None = None,
         dtype: DTypeLike | None,
         rngs: nnx.Rngs,
     ) -> None:
@@ -62,7 +64,7 @@ class Attention(nnx.Module):
         self.query = linear(stacked_init)
         self.key = linear(stacked_init)
         self.value = linear(stacked_init)
-        self.out = linear(torch_uniform_init(num_features))
+        self.out = linear(out_init or torch_uniform_init(num_features))
         self.dropout = nnx.Dropout(dropout)
         self.num_heads = num_heads
 

@@ -104,7 +104,7 @@ def _depthwise(
 ) -> Float[Array, "b i j c"]:
     """Convolves each channel by its own kernel: on the CPU as a sum of shifted products.
 
-    XLA's grouped convolution took 6 to 120 times as long there, 15 to 85 with its gradient
+    XLA's grouped convolution takes 7 to 26 times as long there, 11 to 29 with its gradient
     (`benchmarks/depthwise.py`, `docs/costs.md`). Elsewhere the vendor's library computes it, which
     was not measured.
     """

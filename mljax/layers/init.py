@@ -41,10 +41,21 @@ def kaiming_fan_out(
     return normal_init((2 / fan_out) ** 0.5)(key, shape, dtype)
 
 
+def uniform_init(bound: float) -> nnx.Initializer:
+    """Returns the initializer that is uniform in +-bound."""
+    return _on_host(lambda rng, shape: rng.uniform(-bound, bound, shape))
+
+
 def torch_uniform_init(fan_in: int) -> nnx.Initializer:
     """Returns torch's default initializer of a linear layer: uniform in +-1/sqrt(fan_in)."""
-    bound = fan_in**-0.5
-    return _on_host(lambda rng, shape: rng.uniform(-bound, bound, shape))
+    return uniform_init(fan_in**-0.5)
+
+
+def xavier_uniform(
+    key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "..."]:
+    """Initializes a kernel `[in, out]` uniformly in +-sqrt(6 / (in + out)), as Xavier's is."""
+    return uniform_init((6 / (shape[0] + shape[1])) ** 0.5)(key, shape, dtype)
 
 
 def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:

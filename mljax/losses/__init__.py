@@ -3,7 +3,7 @@
 from mljax.config.part import table
 from mljax.losses.angular_margin import angular_margin_loss
 from mljax.losses.asymmetric import asymmetric_loss, single_label_asymmetric_loss
-from mljax.losses.contrastive import supervised_contrastive_loss
+from mljax.losses.contrastive import label_contrastive_loss, supervised_contrastive_loss
 from mljax.losses.kernel_mixture import kernel_contrastive_loss, reconstruction_loss
 from mljax.losses.selective import selective_loss
 
@@ -17,5 +17,6 @@ LOSSES = table(
         "reconstruction_loss": reconstruction_loss,
         "kernel_contrastive_loss": kernel_contrastive_loss,
         "supervised_contrastive_loss": supervised_contrastive_loss,
+        "label_contrastive_loss": label_contrastive_loss,
     },
 )

@@ -1,4 +1,4 @@
-"""Contrastive losses between the images of a batch: SupCon, SimCLR as its limit, and their core.
+"""Contrastive losses of a batch: SupCon, SimCLR as its limit, MulCon's, and their core.
 
 Khosla et al., "Supervised Contrastive Learning", https://arxiv.org/abs/2004.11362, file `losses.py`
 of HobbitLong/SupContrast.
@@ -98,6 +98,94 @@ def supervised_contrastive_loss(
         chunk_size=chunk_size,
     )
     return found * (temperature / base_temperature)
+
+
+def label_contrastive_loss(
+    projections: Float[Array, "b k d"],
+    labels: Float[Array, "b k"],
+    logits: Float[Array, "b k"] | None = None,
+    valid: Bool[Array, " b"] | None = None,
+    *,
+    temperature: float = 0.07,
+    base_temperature: float = 0.07,
+    denominator_size: int = 0,
+    max_pairs: int | None = None,
+    chunk_size: int = 256,
+) -> Float[Array, "b k"]:
+    """Draws the embeddings of one present label in different images or views together.
+
+    Anchors are the P pairs (image, label) whose label is present, and the positives of an anchor
+    are the other anchors of its label. With s(i, j) = z_i . z_j / temperature an anchor costs
+
+        temperature / base_temperature * mean over its positives p of -ln(exp s(i, p) / sum over
+        all other anchors j of exp s(i, j)) / P,
+
+    and 0 without positives, so that the sum, as `reduction="sum"` takes it, is the mean over the
+    anchors, of all images at once. No label in the batch gives 0.
+
+    Dao et al., https://arxiv.org/abs/2107.11626; SonDaoDuy/MulCon models/networks.py (`SupConLoss`
+    with `len_pos`) and coco_att_con_stage_two_model.py, whose second stage has both temperatures at
+    0.2, weighs the loss by 0.5, and gives two views of each image to the batch.
+
+    Args:
+      projections: of every label, of length 1.
+      labels: 1 present; all others are absent.
+      logits: of every label, read where `denominator_size` is above 0.
+      valid: images that are not valid have no anchors and fill no denominator.
+      temperature: divides the similarities, above 0.
+      base_temperature: above 0.
+      denominator_size: D: where P is smaller, the D - P absent pairs of the largest logits join the
+        denominators, as the published option of that name; at most all of them.
+      max_pairs: rows of the matrix of similarities: it must hold all anchors and the absent pairs
+        that join, else the loss is nan. None takes b * k; fewer save time and memory.
+      chunk_size: anchors at a time, whose similarities are held in memory.
+
+    Returns:
+      The cost of each pair divided by P; 0 for absent labels.
+
+    Raises:
+      ValueError: for a number out of its range, or a `denominator_size` without logits.
+
+    Differs from the reference, which raises without any present label, with a single one, and with
+    fewer absent pairs than `denominator_size` asks for. The largest similarity that is subtracted
+    leaves out that of an anchor with itself, which makes nan there for long embeddings.
+    """
+    _check_positive(temperature=temperature, base_temperature=base_temperature)
+    if denominator_size and logits is None:
+        raise ValueError("denominator_size needs logits, which choose the absent pairs")
+    if max_pairs is not None and max_pairs < 1:
+        raise ValueError(f"max_pairs must be at least 1, got {max_pairs}")
+    classes = labels.shape[1]
+    there = jnp.ones(len(labels), bool) if valid is None else valid
+    present = ((labels > 0) & there[:, None]).reshape(-1)
+    total = present.sum()
+    compared = present
+    if denominator_size and logits is not None:
+        absent = ~present & jnp.repeat(there, classes)
+        order = jnp.argsort(jnp.where(absent, -logits.reshape(-1), jnp.inf))
+        rank = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
+        compared = present | (absent & (rank < denominator_size - total))
+    size = len(present) if max_pairs is None else min(max_pairs, len(present))
+    rows = jnp.nonzero(compared, size=size, fill_value=len(present))[0]
+    kept = rows < len(present)
+    anchors = kept & jnp.take(present, rows, mode="clip")
+    embeddings = jnp.take(projections.reshape(len(present), -1), rows, axis=0, mode="clip")
+
+    def positives(chosen: Int[Array, " r"]) -> Float[Array, "r n"]:
+        same = rows[chosen][:, None] % classes == rows[None] % classes
+        return (same & anchors[chosen][:, None] & anchors[None]).astype(jnp.float32)
+
+    found = contrast(
+        embeddings,
+        positives,
+        compared=kept,
+        temperature=temperature,
+        chunk_size=chunk_size,
+    )
+    factor = temperature / base_temperature / jnp.maximum(total, 1)
+    found = jnp.where(compared.sum() > size, jnp.nan, found * factor.astype(found.dtype))
+    costs = jnp.zeros(len(present), found.dtype).at[rows].add(found, mode="drop")
+    return costs.reshape(labels.shape)
 
 
 def contrast(

@@ -186,6 +186,23 @@ def for_classes(model: Classifier, classes: Classes) -> Classifier:
     return other
 
 
+def fold(model: Classifier) -> Classifier:
+    """Returns a network whose outputs are equal, with what no image changes computed once.
+
+    A head says how by its method `folded()`; with any other the network is returned as it is. The
+    result is for inference: it is neither trained nor saved.
+
+    Args:
+      model: in eval mode.
+    """
+    if not hasattr(model.head, "folded"):
+        return model
+    other = Classifier(model.backbone, model.head.folded(), model.spec)
+    other.class_names, other.preprocessing = model.class_names, model.preprocessing
+    other.thresholds, other.naming = model.thresholds, model.naming
+    return other
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Returns the names of the backbones that match a shell pattern, such as `*tresnet*`."""
     return sorted(fnmatch.filter(BACKBONES, pattern))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from mljax.devices.mesh import batch_sharding, local_rows, make_mesh, replicated
 from mljax.models.arrays import Arrays, merge_model, split_model
-from mljax.models.classifier import Classifier
+from mljax.models.classifier import Classifier, fold
 
 Outputs = dict[str, np.ndarray]
 
@@ -80,13 +80,15 @@ def make_apply(
 ) -> Callable[[Float[np.ndarray, "b h w 3"]], Outputs]:
     """Returns `apply(images)`: outputs of the head, computed on all local devices.
 
+    What no image changes is computed once; see `fold`.
+
     The images are split over the devices, so their number must be a multiple of the devices'.
 
     Args:
       model: in eval mode.
       reads: names of the outputs.
     """
-    mesh = make_mesh(jax.local_devices())
+    mesh, model = make_mesh(jax.local_devices()), fold(model)
     graph, params, statistics = split_model(model)
     params, statistics = jax.device_put((params, statistics), replicated(mesh))
     forward = _forward(graph, mesh, tuple(reads), model.spec.head.name)

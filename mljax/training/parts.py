@@ -18,6 +18,7 @@ class Parts:
 
     Attributes:
       reader: `reader(split)`.
+      crop: `crop(image, rng)`, or None.
       augment: each `augment(image, rng)`.
       wrappers: each `wrap(gradients)`.
       schedule: `schedule(peak_lr, total_steps, steps_per_epoch)`.
@@ -27,6 +28,7 @@ class Parts:
     """
 
     reader: Callable[[str], Records]
+    crop: Callable[..., Any] | None
     augment: list[Callable[..., Any]]
     wrappers: list[Callable[..., Any]]
     schedule: Callable[[float, int, int], Schedule]
@@ -50,6 +52,7 @@ def resolve_parts(config: Config) -> Parts:
     check_hyperparameters(optimizer.algorithm, list(schedule(optimizer.peak_lr, 1, 1)))
     return Parts(
         reader=resolved(config.data.reader, "reader"),
+        crop=None if config.data.crop is None else resolved(config.data.crop, "augmentation"),
         augment=[resolved(chosen, "augmentation") for chosen in config.data.augment],
         wrappers=[resolved(chosen, "gradient wrapper") for chosen in train.gradients],
         schedule=schedule,

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from mljax.config.schema import Config
+from mljax.config.schema import Config, ParameterGroup
 from mljax.data.deep_images import DeepImages
 from mljax.data.pipeline import Batches, eval_batches, train_batches
 from mljax.data.records import Records
@@ -123,15 +123,16 @@ def prepare(config: Config) -> Training:
     steps_per_epoch = max(len(train) // config.data.batch_size, 1)
     total_steps = max(round(config.train.epochs * steps_per_epoch), 1)
     schedule = parts.schedule(config.optimizer.peak_lr, total_steps, steps_per_epoch)
-    optimizer = make_optimizer(
-        config.optimizer.algorithm, config.optimizer.groups, config.optimizer.clip_norm
-    )
+    frozen = [ParameterGroup(pattern=f"{path}.*", frozen=True) for path in config.model.frozen]
+    groups = (*frozen, *config.optimizer.groups)
+    optimizer = make_optimizer(config.optimizer.algorithm, groups, config.optimizer.clip_norm)
 
     gradients = make_gradients(
         model,
         make_terms(config.losses, train.class_names),
         trackers=parts.trackers,
         batch_norm_groups=config.train.batch_norm_groups,
+        frozen=config.model.frozen,
     )
     for wrap in parts.wrappers:
         gradients = wrap(gradients)
@@ -143,7 +144,7 @@ def prepare(config: Config) -> Training:
         ema_decay=config.train.ema_decay,
         trackers=parts.trackers,
     )
-    check_groups(state.params, config.optimizer.groups)
+    check_groups(state.params, groups)
     shardings = state_sharding(mesh, state, fsdp=config.train.fsdp)
     step = make_train_step(gradients, optimizer, ema_decay=config.train.ema_decay)
     forward = make_forward(evaluated, mesh, outputs_read(make() for make in parts.evaluators))
@@ -175,7 +176,9 @@ def prepare(config: Config) -> Training:
         train_batches=functools.partial(
             train_batches,
             train,
+            crop=parts.crop,
             augment=parts.augment,
+            views=config.data.views,
             batch_size=config.data.batch_size,
             seed=config.seed,
             **loading,

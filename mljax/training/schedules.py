@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from mljax.config.part import table
+from mljax.config.part import Part, resolved, table
 from mljax.metrics.figures import find_figure
 
 Schedule = Mapping[str, Callable[[int], float]]
@@ -158,6 +158,65 @@ def multi_step(
     return {"learning_rate": lambda step: peak_lr * factor ** sum(step >= turn for turn in turns)}
 
 
+def epoch_cosine(
+    peak_lr: float, total_steps: int, steps_per_epoch: int, *, final_factor: float = 1e-3
+) -> Schedule:
+    """Returns half a cosine in steps of an epoch, the first of which is below the peak already.
+
+    Source: `adjust_learning_rate` in HobbitLong/SupContrast `util.py` with `cosine`; its last rate
+    is the cube of its factor of decay times the peak.
+
+    Args:
+      peak_lr: where the cosine would be before the first epoch.
+      total_steps: of the run.
+      steps_per_epoch: of the run.
+      final_factor: the last rate is this share of the peak.
+    """
+    _check_not_negative("epoch_cosine", final_factor=final_factor)
+    epochs = total_steps / steps_per_epoch
+
+    def rate(step: int) -> float:
+        progress = (step // steps_per_epoch + 1) / epochs
+        return _cosine(peak_lr, peak_lr * final_factor, progress)
+
+    return {"learning_rate": rate}
+
+
+def linear_warmup(
+    peak_lr: float,
+    total_steps: int,
+    steps_per_epoch: int,
+    *,
+    then: Part,
+    epochs: float = 10.0,
+    initial_rate: float = 0.01,
+) -> Schedule:
+    """Returns another schedule whose first epochs are a line to the rate that they end with.
+
+    Source: `warmup_learning_rate` in HobbitLong/SupContrast `util.py`.
+
+    Args:
+      peak_lr: of the other schedule.
+      total_steps: of the run.
+      steps_per_epoch: of the run.
+      then: the other schedule, such as `part(epoch_cosine)`.
+      epochs: length of the line.
+      initial_rate: of the first step; not a share of the peak.
+    """
+    _check_positive("linear_warmup", epochs=epochs)
+    _check_not_negative("linear_warmup", initial_rate=initial_rate)
+    other = resolved(then, "schedule")(peak_lr, total_steps, steps_per_epoch)
+    length = max(round(epochs * steps_per_epoch), 1)
+    rate = other["learning_rate"]
+
+    def warmed(step: int) -> float:
+        if step >= length:
+            return rate(step)
+        return initial_rate + (rate(length - 1) - initial_rate) * step / length
+
+    return {**other, "learning_rate": warmed}
+
+
 def constant(peak_lr: float, total_steps: int, steps_per_epoch: int) -> Schedule:
     """Returns the same rate for every step."""
     del total_steps, steps_per_epoch
@@ -294,6 +353,8 @@ SCHEDULES = table(
         "one_cycle": one_cycle,
         "warmup_cosine": warmup_cosine,
         "multi_step": multi_step,
+        "epoch_cosine": epoch_cosine,
+        "linear_warmup": linear_warmup,
         "constant": constant,
         "reduce_on_plateau": reduce_on_plateau,
     },

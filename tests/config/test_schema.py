@@ -46,6 +46,7 @@ RANGES = {
         "batch_size": (NOT_POSITIVE, (1,)),
         "eval_batch_size": (NOT_POSITIVE, (1,)),
         "num_workers": ((-1,), (0,)),
+        "views": (NOT_POSITIVE, (1,)),
         "max_pixels": (NOT_POSITIVE, (1,)),
     },
     LossConfig: {"weight": ((), (-1.0, 0.0))},

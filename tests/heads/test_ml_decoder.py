@@ -333,3 +333,15 @@ def test_other_classes_without_vectors_raise():
 def test_word_vectors_for_a_head_without_zero_shot_mode_raise():
     with pytest.raises(ValueError, match="made without word_vectors"):
         _head().for_classes(_classes(WORDS))
+
+
+def test_word_vectors_may_be_found_by_the_names_of_the_classes(tmp_path):
+    path = tmp_path / "glove.txt"
+    path.write_text("cat 1 2 3 4 5\ndog 5 4 3 2 1\n")
+    head = _head(2, word_vectors=str(path))
+    assert np.isnan(head.word_vectors[...]).all()
+    classes = Classes(names=("dog", "cat dog", "cat"))
+    found = head.for_classes(classes).word_vectors[...]
+    np.testing.assert_array_equal(found, [[5, 4, 3, 2, 1], [3, 3, 3, 3, 3], [1, 2, 3, 4, 5]])
+    with pytest.raises(ValueError, match="no word vector for 1 classes, such as 'cow'"):
+        head.for_classes(Classes(names=("dog", "cow")))

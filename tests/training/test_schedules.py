@@ -13,6 +13,8 @@ from mljax.config import part
 from mljax.config.part import resolved
 from mljax.training.schedules import (
     SCHEDULES,
+    epoch_cosine,
+    linear_warmup,
     multi_step,
     one_cycle,
     reduce_on_plateau,
@@ -218,10 +220,16 @@ def test_reduce_on_plateau_names_the_figures_that_there_are(figures):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_gives_a_learning_rate(name):
-    kwargs = {"milestones": (1.0,)} if name == "multi_step" else {}
+    needed = {
+        "multi_step": {"milestones": (1.0,)},
+        "linear_warmup": {"then": part("constant"), "epochs": 1.0},
+    }
+    kwargs = needed.get(name, {})
     schedule = resolved(part(name, **kwargs), "schedule")(0.5, 20, 5)
     rates = [schedule["learning_rate"](step) for step in range(20)]
-    assert max(rates) == pytest.approx(0.5)
+    # The first of four epochs of SupCon's cosine is already below the peak.
+    first = 0.5 * (1e-3 + (1 - 1e-3) * (1 + math.cos(math.pi / 4)) / 2)
+    assert max(rates) == pytest.approx(first if name == "epoch_cosine" else 0.5)
     assert min(rates) > 0
 
 
@@ -242,3 +250,18 @@ def test_every_schedule_gives_a_learning_rate(name):
 def test_arguments_out_of_range_are_refused(schedule, message):
     with pytest.raises(ValueError, match=message):
         resolved(schedule, "schedule")(0.1, 10, 5)
+
+
+@pytest.mark.parametrize("case", golden.names("supcon_schedule"))
+def test_rates_equal_supcontrast(case):
+    hyper = golden.cases("supcon_schedule")[case]["hyper"]
+    expected = golden.arrays("supcon_schedule", case)["lr"].ravel()
+    then = part(multi_step, milestones=hyper["lr_decay_epochs"], factor=hyper["lr_decay_rate"])
+    if hyper["cosine"]:
+        then = part(epoch_cosine, final_factor=hyper["lr_decay_rate"] ** 3)
+    chosen = part(linear_warmup, then=then) if hyper["warm"] else then
+    schedule = resolved(chosen, "schedule")(
+        hyper["learning_rate"], hyper["epochs"] * hyper["batches"], hyper["batches"]
+    )
+    found = [schedule["learning_rate"](step) for step in range(len(expected))]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -50,7 +50,7 @@ def test_steps_on_a_quadratic_are_the_originals(case, dtype):
         state = transform.init(params)
         for step in range(hyper["steps"]):
             (_, (after, _)), grads = gradients(
-                params, {"statistics": {}, "trackers": {}}, {}, jax.random.key(0)
+                params, {"statistics": params, "trackers": {}}, {}, jax.random.key(0)
             )
             updates, state = transform.update(grads, state, params)
             params = optax.apply_updates(params, updates)
@@ -136,7 +136,9 @@ def test_a_pass_that_is_not_finite_leaves_everything_as_it_was(fails):
 def test_gradients_of_zero_do_not_climb():
     gradients = sharpness_aware(_quadratic(jnp.eye(3), jnp.zeros(3)))
     params = {"w": jnp.zeros(3)}
-    (_, (after, _)), grads = gradients(params, {"trackers": {}}, {}, jax.random.key(0))
+    (_, (after, _)), grads = gradients(
+        params, {"statistics": params, "trackers": {}}, {}, jax.random.key(0)
+    )
     np.testing.assert_array_equal(after["statistics"]["w"], 0)
     np.testing.assert_array_equal(grads["w"], 0)
 

@@ -18,7 +18,12 @@ _MIN_CANVAS = 16
 
 
 def digits(
-    split: str, *, num_images: int | None = None, canvas_size: int = 32, seed: int = 0
+    split: str,
+    *,
+    num_images: int | None = None,
+    canvas_size: int = 32,
+    max_digits: int = 4,
+    seed: int = 0,
 ) -> Records:
     """Composes canvases from the digits that belong to one split.
 
@@ -29,6 +34,7 @@ def digits(
       split: `train`, `val` or `test`.
       num_images: canvases to compose; None takes 4096 for `train` and 1024 for the others.
       canvas_size: side of the square canvas, in pixels.
+      max_digits: a canvas has from 1 to this many, at most 4; 1 makes a data set of single labels.
       seed: of the composition.
 
     Returns:
@@ -46,12 +52,15 @@ def digits(
     if canvas_size < _MIN_CANVAS:
         raise ValueError(f"canvas_size: got {canvas_size} pixels, expected at least {_MIN_CANVAS}")
 
+    if not 1 <= max_digits <= 4:
+        raise ValueError(f"max_digits: got {max_digits}, expected 1 to 4")
+
     sources, classes = _source_digits(first, last)
     rng = np.random.default_rng([seed, list(_SPLITS).index(split)])
     images = np.empty((count, canvas_size, canvas_size, 3), np.uint8)
     labels = np.zeros((count, len(CLASS_NAMES)), np.int8)
     for row in range(count):
-        chosen = rng.choice(len(sources), size=rng.integers(1, 5), replace=False)
+        chosen = rng.choice(len(sources), size=rng.integers(1, max_digits + 1), replace=False)
         labels[row, classes[chosen]] = 1
         images[row] = _compose(sources[chosen], canvas_size, rng)
     return Records(images=images, labels=labels, class_names=CLASS_NAMES)

@@ -12,6 +12,7 @@ from flax import nnx
 from converters import from_torch, to_numpy
 from converters.convert import main
 from converters.systems.ml_decoder import ml_decoder_table
+from converters.verify import verify
 from mljax.checkpoints.checkpoint import load_model
 from mljax.config import Part
 from mljax.data.records import Classes
@@ -290,3 +291,11 @@ def test_word_vectors_may_be_a_path(tmp_path):
     np.save(tmp_path / "words.npy", WORDS)
     model = from_torch(_zero_shot_tensors(), word_vectors=tmp_path / "words.npy")
     np.testing.assert_array_equal(model.head.word_vectors[...], WORDS)
+
+
+def test_a_zero_shot_import_equals_the_reference():
+    tensors = _zero_shot_tensors()
+    model = from_torch(tensors, word_vectors=WORDS)
+    found = verify(model, tensors, image_size=64)
+    assert found is not None and found.passed
+    assert found.largest > 1e-3
