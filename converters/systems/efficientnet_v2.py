@@ -5,13 +5,14 @@ any training (`.in1k`, `.in21k`, `.in21k_ft_in1k`), and `efficientnetv2_{s,m,l}`
 """
 
 from converters.rows import affine, conv_norm
+from converters.systems.resnet import IMAGENET
 from converters.systems.shapes import count_blocks, count_outputs, has
 from converters.systems.system import Detection, System, Tensor, Tensors
 from converters.systems.tresnet import NO_CLASSIFIER, linear_table
 from converters.table import Table, join, pointwise
 from mljax.backbones.efficientnet_v2 import EfficientNetV2, FusedBlock, PlainBlock
 from mljax.config import Part, Preprocessing
-from mljax.heads.linear import Linear
+from mljax.heads.linear import AVERAGE, Linear
 from mljax.heads.pooled import Pooled
 from mljax.models.classifier import Classifier
 
@@ -20,6 +21,7 @@ VARIANT = {
     "efficientnetv2_*",
     "norm_eps": "of batch norm: 1e-3 unless given; 1e-5 in efficientnetv2_*",
 }
+_POOLING = "over space: average unless given; max or average_plus_max in some of Deep Object ReID"
 
 # {(blocks a stage, channels of the stem, of the stages, of the map): name}.
 _VARIANTS: dict[tuple[tuple[int, ...], int, tuple[int, ...], int], str] = {
@@ -43,13 +45,16 @@ def detect(
     *,
     same_padding: bool | None = None,
     norm_eps: float | None = None,
+    pooling: str | None = None,
 ) -> Detection:
     """Tells the variant."""
     given = {"same_padding": same_padding, "norm_eps": norm_eps}
     if not has(tensors, "classifier."):
+        if pooling is not None:
+            raise ValueError(f"{name}: takes no pooling, because it has no classifier")
         return detect_with_head(tensors, name, given, Part(name="pooled"), 0, NO_CLASSIFIER)
     num_classes = count_outputs(tensors, "classifier", name)
-    head = Part(name="linear")
+    head = Part(name="linear", kwargs={"pooling": Part(name=pooling)} if pooling else {})
     return detect_with_head(tensors, name, given, head, num_classes, "linear head")
 
 
@@ -72,15 +77,18 @@ def detect_with_head(
       head_text: the head, for people.
     """
     backbone, variant = detect_backbone(tensors, name, given)
+    half = (0.5, 0.5, 0.5)
+    # In timm, B0 alone has ImageNet's statistics.
+    what, mean, std = IMAGENET if variant.endswith("b0") else ("0.5", half, half)
     return Detection(
         backbone=backbone,
         head=head,
         num_classes=num_classes,
         naming="timm",
-        preprocessing=Preprocessing(image_size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        preprocessing=Preprocessing(image_size=224, mean=mean, std=std),
         description=f"{variant} (timm's names), {head_text}, {num_classes or 'no'} classes",
-        assumption="224 pixels, mean and std 0.5, TensorFlow's padding and norm_eps 1e-3, unless "
-        "given",
+        assumption=f"224 pixels, mean and std of {what}, TensorFlow's padding and norm_eps 1e-3, "
+        "unless given",
     )
 
 
@@ -179,10 +187,12 @@ def reference_features(
     )
 
 
-def logits(weights: dict[str, Tensor], images: Tensor, model: Classifier) -> Tensor:
-    """Returns torch's logits."""
+def logits(weights: dict[str, Tensor], images: Tensor, model: Classifier) -> Tensor | None:
+    """Returns torch's logits; None for a pooling that the reference lacks."""
     from converters.reference.linear import linear_logits
 
+    if getattr(model.head, "pooling", AVERAGE) != AVERAGE:
+        return None
     return linear_logits(weights, reference_features(weights, images, model.backbone), "classifier")
 
 
@@ -191,7 +201,8 @@ SYSTEM = System(
     networks="EfficientNetV2 with a linear head of timm",
     matches=matches,
     detect=detect,
-    arguments=VARIANT,
+    arguments={**VARIANT, "pooling": _POOLING},
+    validation="the shorter side (M and L: both sides) to that of the input, bicubic, its center",
     pairs=((EfficientNetV2, Linear), (EfficientNetV2, Pooled)),
     namings=("timm",),
     table=table,

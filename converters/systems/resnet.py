@@ -14,6 +14,9 @@ from mljax.heads.linear import Linear
 from mljax.heads.pooled import Pooled
 from mljax.models.classifier import Classifier
 
+FROZEN = {
+    "frozen_norm": "batch norm that no training changes, as Query2Label's: false unless given"
+}
 # (blocks a stage, Bottleneck, stem width).
 _VARIANTS: dict[tuple[tuple[int, ...], bool, int], str] = {
     ((2, 2, 2, 2), False, 64): "resnet18",
@@ -21,7 +24,8 @@ _VARIANTS: dict[tuple[tuple[int, ...], bool, int], str] = {
     ((3, 4, 6, 3), True, 64): "resnet50",
     ((3, 4, 23, 3), True, 64): "resnet101",
 }
-_IMAGENET = ("ImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# (data set, mean, standard deviation).
+IMAGENET = ("ImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # SupContrast's statistics, which networks with a CIFAR stem read, by number of classes.
 _CIFAR = {
     10: ("CIFAR-10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -34,12 +38,16 @@ def matches(tensors: Tensors) -> bool:
     return has(tensors, "layer1.")
 
 
-def detect(tensors: Tensors, name: str) -> Detection:
+def detect(tensors: Tensors, name: str, *, frozen_norm: bool | None = None) -> Detection:
     """Tells the variant and its stem."""
-    if not has(tensors, "fc."):
-        return detect_with_head(tensors, name, Part(name="pooled"), 0, NO_CLASSIFIER)
-    num_classes = count_outputs(tensors, "fc", name)
-    return detect_with_head(tensors, name, Part(name="linear"), num_classes, "linear head")
+    head, num_classes, text = Part(name="pooled"), 0, NO_CLASSIFIER
+    if has(tensors, "fc."):
+        head, num_classes, text = (
+            Part(name="linear"),
+            count_outputs(tensors, "fc", name),
+            "linear head",
+        )
+    return detect_with_head(tensors, name, head, num_classes, text, frozen_norm=frozen_norm)
 
 
 def detect_with_head(
@@ -50,6 +58,7 @@ def detect_with_head(
     head_text: str,
     *,
     prefix: str = "",
+    frozen_norm: bool | None = None,
 ) -> Detection:
     """Returns the detection of a ResNet under a head that is told already.
 
@@ -60,6 +69,7 @@ def detect_with_head(
       num_classes: k, or 0.
       head_text: the head, for people.
       prefix: what precedes the names of the backbone: nothing, or SupContrast's `encoder.`.
+      frozen_norm: of the backbone; None is its default.
 
     Raises:
       ValueError: for a file without stem or without a stage.
@@ -76,7 +86,9 @@ def detect_with_head(
     cifar = bool(prefix) if stem is None else stem.shape[-1] == 3
     if cifar:
         kwargs["cifar_stem"] = True
-    dataset, mean, std = _CIFAR.get(num_classes, _IMAGENET) if cifar else _IMAGENET
+    if frozen_norm is not None:
+        kwargs["frozen_norm"] = frozen_norm
+    dataset, mean, std = _CIFAR.get(num_classes, IMAGENET) if cifar else IMAGENET
     size = 32 if cifar else 224
     text = known or f"ResNet of {'+'.join(map(str, layers))} blocks, width {width}"
     stem_text = "CIFAR" if cifar else "ImageNet"
@@ -138,6 +150,7 @@ SYSTEM = System(
     networks="ResNet with a linear head of torchvision or timm",
     matches=matches,
     detect=detect,
+    arguments=FROZEN,
     validation="the shorter side to that of the input / 0.875, then its center",
     pairs=((ResNet, Linear), (ResNet, Pooled)),
     namings=("original", "timm"),

@@ -6,7 +6,7 @@ HobbitLong/SupContrast `networks/resnet_big.py`.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from mljax.layers.conv import convolution
-from mljax.layers.norm import BatchNorm
+from mljax.layers.norm import BatchNorm, FrozenBatchNorm
 
 
 class Unit(nnx.Module):
@@ -28,13 +28,14 @@ class Unit(nnx.Module):
         kernel_size: int,
         *,
         stride: int = 1,
+        frozen_norm: bool = False,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         self.conv = convolution(
             in_features, out_features, kernel_size, stride=stride, dtype=dtype, rngs=rngs
         )
-        self.norm = BatchNorm(out_features)
+        self.norm = (FrozenBatchNorm if frozen_norm else BatchNorm)(out_features)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
         """Returns the map of `out_features` channels, of 1/stride of the size, rounded up."""
@@ -52,12 +53,11 @@ class BasicBlock(nnx.Module):
         planes: int,
         *,
         stride: int,
-        dtype: DTypeLike | None = None,
-        rngs: nnx.Rngs,
+        make_unit: Callable[..., Unit],
     ) -> None:
-        self.conv1 = Unit(in_features, planes, 3, stride=stride, dtype=dtype, rngs=rngs)
-        self.conv2 = Unit(planes, planes, 3, dtype=dtype, rngs=rngs)
-        self.shortcut = _make_shortcut(in_features, planes, stride, dtype, rngs)
+        self.conv1 = make_unit(in_features, planes, 3, stride=stride)
+        self.conv2 = make_unit(planes, planes, 3)
+        self.shortcut = _make_shortcut(in_features, planes, stride, make_unit)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
         """Returns the map, of half the size where the stride is 2."""
@@ -76,14 +76,13 @@ class Bottleneck(nnx.Module):
         planes: int,
         *,
         stride: int,
-        dtype: DTypeLike | None = None,
-        rngs: nnx.Rngs,
+        make_unit: Callable[..., Unit],
     ) -> None:
         out_features = planes * self.expansion
-        self.conv1 = Unit(in_features, planes, 1, dtype=dtype, rngs=rngs)
-        self.conv2 = Unit(planes, planes, 3, stride=stride, dtype=dtype, rngs=rngs)
-        self.conv3 = Unit(planes, out_features, 1, dtype=dtype, rngs=rngs)
-        self.shortcut = _make_shortcut(in_features, out_features, stride, dtype, rngs)
+        self.conv1 = make_unit(in_features, planes, 1)
+        self.conv2 = make_unit(planes, planes, 3, stride=stride)
+        self.conv3 = make_unit(planes, out_features, 1)
+        self.shortcut = _make_shortcut(in_features, out_features, stride, make_unit)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
         """Returns the map, of half the size where the stride is 2."""
@@ -92,11 +91,11 @@ class Bottleneck(nnx.Module):
 
 
 def _make_shortcut(
-    in_features: int, out_features: int, stride: int, dtype: DTypeLike | None, rngs: nnx.Rngs
+    in_features: int, out_features: int, stride: int, make_unit: Callable[..., Unit]
 ) -> Unit | None:
     if stride == 1 and in_features == out_features:
         return None
-    return Unit(in_features, out_features, 1, stride=stride, dtype=dtype, rngs=rngs)
+    return make_unit(in_features, out_features, 1, stride=stride)
 
 
 class ResNet(nnx.Module):
@@ -110,6 +109,8 @@ class ResNet(nnx.Module):
       width: channels of the stem and of the first stage's narrow convolutions.
       cifar_stem: a 3x3 convolution with stride 1, without the max-pool, for images of about 32
         pixels; otherwise 7x7 with stride 2, then the max-pool 3x3 with stride 2.
+      frozen_norm: gains, biases and statistics of batch norm stay as they were loaded, for a
+        pretrained network under a head that is trained.
       dtype: of the computation; None keeps the images' and parameters' own.
 
     Attributes:
@@ -123,13 +124,15 @@ class ResNet(nnx.Module):
         bottleneck: bool = True,
         width: int = 64,
         cifar_stem: bool = False,
+        frozen_norm: bool = False,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         if len(layers) != 4:
             raise ValueError(f"ResNet has 4 stages; layers needs 4 entries, got {layers}")
         kernel_size, stride = (3, 1) if cifar_stem else (7, 2)
-        self.stem = Unit(3, width, kernel_size, stride=stride, dtype=dtype, rngs=rngs)
+        make_unit = functools.partial(Unit, frozen_norm=frozen_norm, dtype=dtype, rngs=rngs)
+        self.stem = make_unit(3, width, kernel_size, stride=stride)
         self.cifar_stem = cifar_stem
         block_type = Bottleneck if bottleneck else BasicBlock
         features = width
@@ -139,7 +142,7 @@ class ResNet(nnx.Module):
             blocks = []
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                block = block_type(features, planes, stride=stride, dtype=dtype, rngs=rngs)
+                block = block_type(features, planes, stride=stride, make_unit=make_unit)
                 blocks.append(block)
                 features = planes * block_type.expansion
             stages.append(nnx.List(blocks))

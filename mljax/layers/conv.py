@@ -1,9 +1,12 @@
 """Convolutions and channel attention. Feature maps are NHWC."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
@@ -73,6 +76,7 @@ def depthwise_convolution(
         feature_group_count=num_features,
         use_bias=False,
         kernel_init=normal_init((2 / kernel_size**2) ** 0.5),
+        conv_general_dilated=_depthwise,
         dtype=dtype,
         rngs=rngs,
     )
@@ -89,6 +93,42 @@ def _pointwise(
     """Convolves by a 1 x 1 kernel as a matrix product, which XLA runs twice as fast on the CPU."""
     x = x[:, :: strides[0], :: strides[1]]
     return jnp.matmul(x, kernel[0, 0], precision=precision)
+
+
+def _depthwise(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "n m 1 c"],
+    strides: tuple[int, int],
+    padding: str | Sequence[tuple[int, int]],
+    **keywords: Any,  # noqa: ANN401
+) -> Float[Array, "b i j c"]:
+    """Convolves each channel by its own kernel: on the CPU as a sum of shifted products.
+
+    XLA's grouped convolution takes 7 to 26 times as long there, 11 to 29 with its gradient
+    (`benchmarks/depthwise.py`, `docs/costs.md`). Elsewhere the vendor's library computes it, which
+    was not measured.
+    """
+
+    def shifted(x: Float[Array, "b h w c"], kernel: Float[Array, "n m 1 c"]) -> Array:
+        pads = padding
+        if isinstance(pads, str):
+            pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, pads)
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        rows, columns = (
+            range(0, side - size + 1, stride)
+            for side, size, stride in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True)
+        )
+        taps = (
+            kernel[i, j][None, None]
+            * x[:, i :: strides[0], j :: strides[1]][:, : len(rows), : len(columns)]
+            for i, j in np.ndindex(kernel.shape[:2])
+        )
+        return functools.reduce(jnp.add, taps)
+
+    def grouped(x: Float[Array, "b h w c"], kernel: Float[Array, "n m 1 c"]) -> Array:
+        return lax.conv_general_dilated(x, kernel, strides, padding, **keywords)
+
+    return lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
 
 
 class ConvNorm(nnx.Module):

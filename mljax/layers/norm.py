@@ -6,6 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mljax.layers.init import at_least_float32
+from mljax.layers.variables import Frozen
 
 
 class ActivatedBatchNorm(nnx.Module):
@@ -122,3 +123,27 @@ class BatchNorm(ActivatedBatchNorm):
 
     def _gain(self) -> Float[Array, " c"]:
         return self.scale[...]
+
+
+class FrozenBatchNorm(nnx.Module):
+    """Batch norm whose gains, biases and statistics stay as they were loaded.
+
+    `y = (x - mean) / sqrt(var + eps) * scale + bias` in every mode, in at least float32.
+
+    Source: torchvision `ops/misc.py`, `FrozenBatchNorm2d`, whose buffers are no parameters either.
+    """
+
+    def __init__(self, num_features: int, *, eps: float = 1e-5) -> None:
+        self.scale = Frozen(jnp.ones((num_features,)))
+        self.bias = Frozen(jnp.zeros((num_features,)))
+        self.mean = Frozen(jnp.zeros((num_features,)))
+        self.var = Frozen(jnp.ones((num_features,)))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "b *d c"]) -> Float[Array, "b *d c"]:
+        """Returns the normalized map."""
+        leading = tuple(range(x.ndim - 1))
+        factor = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.eps)
+        shift = self.bias[...] - self.mean[...] * factor
+        y = at_least_float32(x) * jnp.expand_dims(factor, leading)
+        return (y + jnp.expand_dims(shift, leading)).astype(x.dtype)

@@ -15,6 +15,7 @@ from converters.reference.efficientnet_v2 import efficientnet_v2_features
 from converters.reference.linear import to_tensors
 from mljax import create_model
 from mljax.config import Part
+from mljax.losses.angular_margin import angular_margin_loss
 from mljax.models.arrays import merge_model, split_model
 from mljax.models.classifier import ModelSpec, abstract_model
 from tests import golden
@@ -93,9 +94,67 @@ def test_both_paddings_match_timm(case, arguments):
     np.testing.assert_allclose(found, expected["stages"], atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_the_plain_network_of_deep_object_reid_matches_with_its_linear_classifier():
+    tensors = golden.state_dict("aam_effnet", "s_asl_k80")
+    graph, params, statistics = split_model(from_torch(tensors, pooling="average_plus_max"))
+    logits = jax.jit(lambda p, s, x: merge_model(graph, p, s)(x)["logits"])
+    found = logits(params, statistics, _images("aam_effnet", "s_asl_k80"))
+    expected = golden.arrays("aam_effnet", "s_asl_k80")
+    np.testing.assert_allclose(found, expected["logits"], atol=1e-4)
+    assert sum(array.size for array in params.values()) == 20_279_968
+
+
+@pytest.mark.slow
+def test_a_training_step_matches_the_original_in_float64():
+    expected = golden.arrays("aam_effnet", "s_train")
+    model = _backbone("s_train")
+    model.train()
+    graph, params, statistics = split_model(model)
+    weight = golden.state_dict("aam_effnet", "s_train")["model.classifier.weight"]
+    with jax.enable_x64(True):
+        params, statistics = jax.tree.map(lambda a: a.astype("float64"), (params, statistics))
+        images = jnp.asarray(_images("aam_effnet", "s_train"), "float64")
+
+        def loss(params, weight):
+            trained = merge_model(graph, params, statistics)
+            pooled = trained.backbone(images).mean((1, 2))
+            pooled, columns = (
+                x / jnp.linalg.norm(x, axis=axis, keepdims=True)
+                for x, axis in ((pooled, 1), (weight, 0))
+            )
+            cosine = jnp.clip(pooled @ columns, -1, 1)
+            labels = jnp.asarray(expected["targets"], "float64")
+            losses = angular_margin_loss(
+                cosine, labels, 17.0, margin=0.0, present_share=0.7, gamma_neg=2.0, gamma_pos=1.0
+            )
+            return losses.sum(), (cosine, split_model(trained)[2])
+
+        step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+        (value, (cosine, statistics)), (gradients, slope) = step(params, weight.astype("float64"))
+        found = to_numpy(merge_model(graph, gradients, statistics))
+    np.testing.assert_allclose(value, expected["train_loss_f64"], rtol=1e-9)
+    np.testing.assert_allclose(cosine, expected["train_logits_f64"], atol=1e-9)
+    found = {f"model.{name}": array for name, array in found.items()}
+    found["model.classifier.weight"] = np.asarray(slope)
+    compared = 0
+    for key, summary in expected.items():
+        kind, _, name = key.removesuffix("_f64").partition("_")
+        if kind not in ("g", "after") or not key.endswith("_f64"):
+            continue
+        array = found[name]
+        summarized = np.r_[array.mean(), array.std(), np.abs(array).max(), array.ravel()]
+        np.testing.assert_allclose(
+            summarized[: len(summary)], summary, rtol=1e-6, atol=1e-9, err_msg=name
+        )
+        compared += 1
+    assert compared == 32
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "size"),
-    [({}, (45, 38)), pytest.param(PLAIN, (32, 45), marks=pytest.mark.slow)],
+    [({}, (45, 38)), (PLAIN, (32, 45))],
 )
 def test_a_training_step_matches_torchs_layers(arguments, size):
     model = nnx.clone(small(**arguments))
@@ -171,6 +230,7 @@ def test_initialization_is_the_originals():
             np.testing.assert_array_equal(array, path.endswith("scale"), err_msg=path)
 
 
+@pytest.mark.slow
 def test_bfloat16_network_is_close_and_gives_float32_logits():
     x = jax.random.uniform(jax.random.key(0), (2, 64, 64, 3), minval=-1)
     graph, params, statistics = split_model(_fresh())

@@ -17,6 +17,7 @@ from mljax.layers.norm import BatchNorm
 from mljax.models.arrays import merge_model, split_model
 from mljax.models.classifier import ModelSpec, abstract_model
 from tests import golden
+from tests.converters.small_resnet import small
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -75,12 +76,12 @@ def _nhwc(x):
 
 
 @pytest.mark.slow
-def test_the_imagenet_network_matches_torchvisions():
+def test_the_imagenet_network_with_frozen_norms_matches_torchvisions():
     tensors = golden.state_dict("q2l_model", "r101_h256_64")
     prefix = "backbone.0.body."
     tensors = {n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)}
     fc = {"fc.weight": np.zeros((3, 2048), np.float32), "fc.bias": np.zeros(3, np.float32)}
-    model = from_torch(tensors | fc)
+    model = from_torch(tensors | fc, frozen_norm=True)
     row = golden.cases("q2l_model")["r101_h256_64"]
     images = _nhwc(golden.fill_input(*row["inputs"]["img"]["fill"]))
     graph, params, stats = split_model(model)
@@ -202,6 +203,29 @@ def test_batch_norm_in_training_matches_torchs():
     np.testing.assert_allclose(_channels_first(ours(jnp.asarray(x))), expected, atol=1e-5)
     np.testing.assert_allclose(ours.mean[...], theirs.running_mean, atol=1e-6)
     np.testing.assert_allclose(ours.var[...], theirs.running_var, atol=1e-6)
+
+
+def test_frozen_norms_compute_as_in_eval_mode_and_never_change():
+    tensors = {name: a for name, a in to_numpy(small()).items() if not name.startswith("fc.")}
+    model = from_torch(tensors, frozen_norm=True)
+    assert model.spec.backbone.kwargs["frozen_norm"] is True
+    images = jnp.asarray(golden.fill_input("resnet.frozen", (2, 33, 40, 3), -2, 2))
+    expected = jax.jit(from_torch(tensors))(images)["pooled"]
+    model.train()
+    graph, params, statistics = split_model(model)
+    assert all(path.endswith("conv.kernel") for path in params)
+
+    @jax.jit
+    def run(params, statistics):
+        network = merge_model(graph, params, statistics)
+        network.train()
+        return network(images)["pooled"], split_model(network)[2]
+
+    found, after = run(params, statistics)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for path, array in statistics.items():
+        np.testing.assert_array_equal(after[path], array, err_msg=path)
+    assert to_numpy(model).keys() == tensors.keys()
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,16 @@ def test_published_networks_match_the_original(case):
     np.testing.assert_allclose(found, golden.arrays("tresnet_eval", case)["logits"], atol=1e-4)
 
 
+@pytest.mark.slow
+def test_the_tresnet_l_of_deep_object_reid_matches_the_original():
+    graph, params, stats = split_model(load("aam_tresnetl", "tresnetl_k10"))
+    (inputs,) = golden.cases("aam_tresnetl")["tresnetl_k10"]["inputs"].values()
+    x = jnp.asarray(np.moveaxis(golden.fill_input(*inputs["fill"]), 1, -1))
+    logits = jax.jit(lambda params, stats, x: merge_model(graph, params, stats)(x)["logits"])
+    expected = golden.arrays("aam_tresnetl", "tresnetl_k10")["logits"]
+    np.testing.assert_allclose(logits(params, stats, x), expected, atol=1e-4)
+
+
 def block_from_torch(block, state):
     """Fills `block` with the tensors of a golden case; the names are those of one block."""
     for name in ("conv1", "conv2", "conv3"):

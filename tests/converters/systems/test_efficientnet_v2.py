@@ -26,7 +26,8 @@ def test_the_published_networks_are_told(case, name):
     assert detection.backbone == Part(name=f"efficientnet_v2_{name}")
     assert detection.head == Part(name="linear")
     assert detection.num_classes == len(classifier)
-    assert detection.preprocessing.mean == (0.5, 0.5, 0.5)
+    mean = (0.485, 0.456, 0.406) if name == "b0" else (0.5, 0.5, 0.5)
+    assert detection.preprocessing.mean == mean
 
 
 def test_names_and_order_are_timms():
