@@ -32,6 +32,7 @@ DATA_SETS = {
     "aam/vg500": (82_904, 500),
     "aam/voc": (5_011, 20),
     "quickstart": (4_096, 10),
+    "quickstart_aam": (4_096, 10),
     "quickstart_kmcl": (4_096, 10),
     "quickstart_partial": (4_096, 10),
     "asl/coco": (_COCO, 80),
