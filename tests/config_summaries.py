@@ -47,12 +47,15 @@ DATA_SETS = {
     "kmcl/coco": (_COCO, 80),
     "kmcl/coco_subset": (1_000, 80),
     "kmcl/voc": (5_011, 20),
+    "csra/coco": (_COCO, 80),
+    "csra/voc": (5_011, 20),
     "ml_gcn/coco": (_COCO, 80),
     "ml_gcn/voc": (5_011, 20),
     "ml_decoder/coco": (_COCO, 80),
     "ml_decoder/nus_wide_zero_shot": (_NUS_WIDE, 925),
     "ml_decoder/open_images": (_OPEN_IMAGES, 9_605),
     "ml_decoder/stanford_cars": (8_144, 196),
+    "query2label/coco": (_COCO, 80),
     "supcon/cifar": (50_000, 10),
 }
 # Commands of the docstrings with more than one argument, or with one that has no list of values.

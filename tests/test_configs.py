@@ -99,7 +99,8 @@ def test_summaries_are_of_the_configs_that_ship():
 def test_training_and_evaluation_fit_the_network(name, tmp_path):
     """Traces a step and a forward pass; compiles and computes nothing."""
     config = load_config(name)
-    model_config = dataclasses.replace(config.model, backbone=part(Patches))
+    frozen = tuple({path.partition(".")[0] for path in config.model.frozen})
+    model_config = dataclasses.replace(config.model, backbone=part(Patches), frozen=frozen)
     config = dataclasses.replace(config, model=model_config)
     count = SUMMARIES[name.partition(":")[0]]["classes"]
     classes = _classes(config, count)

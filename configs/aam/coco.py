@@ -20,6 +20,7 @@ Published mAP at 448 pixels; none of them was run here; the loss of the row GAT 
 
     arguments                 row              V2-s   TResNet-L
     head=linear               ASL              87.05  88.40 (ASL's paper)
+    head=query2label          Q2L              87.35  89.20 (Q2L's paper)
     head=ml_gcn               ML-GCN           87.50
     loss=asl                  ML-Decoder       88.25  90.00
     head=graph_reweighting    GAT              87.70  89.95
@@ -41,6 +42,7 @@ from mljax.heads.graph_reweighting import GraphReweighting
 from mljax.heads.linear import Linear
 from mljax.heads.ml_decoder import MLDecoder
 from mljax.heads.ml_gcn import MLGCN
+from mljax.heads.query2label import Query2Label
 from mljax.losses import angular_margin_loss, asymmetric_loss
 from mljax.training.gradients import sharpness_aware
 from mljax.training.optimizer import no_bias_decay, torch_sgd
@@ -55,7 +57,9 @@ def get_config(
     backbone: Literal["efficientnet_v2_s", "efficientnet_v2_l", "tresnet_l_v2"] = (
         "efficientnet_v2_s"
     ),
-    head: Literal["ml_decoder", "linear", "graph_reweighting", "ml_gcn"] = "ml_decoder",
+    head: Literal[
+        "ml_decoder", "linear", "graph_reweighting", "ml_gcn", "query2label"
+    ] = "ml_decoder",
     loss: Literal["aam", "am", "asl"] | None = None,
     image_size: int = 448,
     word_vectors: str | None = None,
@@ -71,6 +75,8 @@ def get_config(
         each class its row of conditional probabilities.
     """
     loss = loss or ("aam" if head in ("ml_decoder", "graph_reweighting") else "asl")
+    # Of the backbone's features, as there.
+    width = 2048 if backbone == "tresnet_l_v2" else 1280
     angular = loss != "asl"
     scale = SCALE if angular else None
     classifier = part(Cosine, scale=SCALE) if angular else part(Linear)
@@ -85,6 +91,13 @@ def get_config(
         "linear": classifier,
         "graph_reweighting": part(GraphReweighting, head=pooled, graph=attention),
         "ml_gcn": part(MLGCN, scale=scale, pooling=part("average"), graph=convolution),
+        "query2label": part(
+            Query2Label,
+            embedding_size=width,
+            feed_forward_size=width,
+            learned_slope=True,
+            scale=scale,
+        ),
     }[head]
     term = {
         "aam": loss_term(angular_margin_loss, margin=0.0, present_share=0.7, gamma_neg=1.0),
@@ -97,9 +110,17 @@ def get_config(
         data=config.DataConfig(
             reader=part(coco, root="data/coco", year=2017),
             preprocessing=config.Preprocessing(
-                image_size=image_size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+                image_size=image_size,
+                mean=(0.5, 0.5, 0.5),
+                std=(0.5, 0.5, 0.5),
+                # Without antialiasing.
+                resize="cv2_bilinear",
             ),
-            augment=(part(randaugment), part(cutout, factor=0.4), part(horizontal_flip)),
+            augment=(
+                part(randaugment),
+                part(cutout, factor=0.4, probability=0.5),
+                part(horizontal_flip),
+            ),
             batch_size=84,
             eval_batch_size=128,
             num_workers=4,

@@ -20,6 +20,7 @@ Published mAP at 576 pixels; none of them was run here:
 
     arguments                 row              V2-s   TResNet-L
     head=linear               ASL              38.84
+    head=query2label          Q2L              40.35  42.50 (Q2L's paper, 512 pixels)
     loss=asl                  ML-Decoder       41.20
     (default)                 ML-Decoder, AAM  42.00  43.10
 """
@@ -34,6 +35,7 @@ from mljax.data.readers.vg500 import vg500
 from mljax.heads.cosine import Cosine
 from mljax.heads.linear import Linear
 from mljax.heads.ml_decoder import MLDecoder
+from mljax.heads.query2label import Query2Label
 from mljax.losses import angular_margin_loss, asymmetric_loss
 from mljax.training.gradients import sharpness_aware
 from mljax.training.optimizer import no_bias_decay, torch_sgd
@@ -48,7 +50,7 @@ def get_config(
     backbone: Literal["efficientnet_v2_s", "efficientnet_v2_l", "tresnet_l_v2"] = (
         "efficientnet_v2_s"
     ),
-    head: Literal["ml_decoder", "linear"] = "ml_decoder",
+    head: Literal["ml_decoder", "linear", "query2label"] = "ml_decoder",
     loss: Literal["aam", "am", "asl"] | None = None,
     image_size: int = 576,
 ) -> config.Config:
@@ -61,11 +63,20 @@ def get_config(
       image_size: the side of the square that images are resized to, in pixels.
     """
     loss = loss or ("aam" if head == "ml_decoder" else "asl")
+    # Of the backbone's features, as there.
+    width = 2048 if backbone == "tresnet_l_v2" else 1280
     angular = loss != "asl"
     scale = SCALE if angular else None
     chosen = {
         "ml_decoder": part(MLDecoder, scale=scale),
         "linear": part(Cosine, scale=SCALE) if angular else part(Linear),
+        "query2label": part(
+            Query2Label,
+            embedding_size=width,
+            feed_forward_size=width,
+            learned_slope=True,
+            scale=scale,
+        ),
     }[head]
     term = {
         "aam": loss_term(angular_margin_loss, margin=0.0, present_share=0.7, gamma_neg=1.0),
@@ -79,9 +90,17 @@ def get_config(
             reader=part(vg500, root="data/vg500"),
             eval_split="test",
             preprocessing=config.Preprocessing(
-                image_size=image_size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+                image_size=image_size,
+                mean=(0.5, 0.5, 0.5),
+                std=(0.5, 0.5, 0.5),
+                # Without antialiasing.
+                resize="cv2_bilinear",
             ),
-            augment=(part(randaugment), part(cutout, factor=0.4), part(horizontal_flip)),
+            augment=(
+                part(randaugment),
+                part(cutout, factor=0.4, probability=0.5),
+                part(horizontal_flip),
+            ),
             batch_size=84,
             eval_batch_size=128,
             num_workers=4,

@@ -21,6 +21,7 @@ Published mAP at 448 pixels; none of them was run here; the loss of the row GAT 
 
     arguments                 row              V2-s   TResNet-L
     head=linear               ASL              94.24  94.60 (ASL's paper)
+    head=query2label          Q2L              94.94  96.10 (Q2L's paper)
     head=ml_gcn               ML-GCN           95.25
     loss=asl                  ML-Decoder       95.54  96.60
     head=graph_reweighting    GAT              96.00  96.67
@@ -40,6 +41,7 @@ from mljax.heads.graph_reweighting import GraphReweighting
 from mljax.heads.linear import Linear
 from mljax.heads.ml_decoder import MLDecoder
 from mljax.heads.ml_gcn import MLGCN
+from mljax.heads.query2label import Query2Label
 from mljax.losses import angular_margin_loss, asymmetric_loss
 from mljax.training.gradients import sharpness_aware
 from mljax.training.optimizer import no_bias_decay, torch_sgd
@@ -54,7 +56,9 @@ def get_config(
     backbone: Literal["efficientnet_v2_s", "efficientnet_v2_l", "tresnet_l_v2"] = (
         "efficientnet_v2_s"
     ),
-    head: Literal["ml_decoder", "linear", "graph_reweighting", "ml_gcn"] = "ml_decoder",
+    head: Literal[
+        "ml_decoder", "linear", "graph_reweighting", "ml_gcn", "query2label"
+    ] = "ml_decoder",
     loss: Literal["aam", "am", "asl"] | None = None,
     image_size: int = 448,
     word_vectors: str | None = None,
@@ -70,6 +74,8 @@ def get_config(
         each class its row of conditional probabilities.
     """
     loss = loss or ("aam" if head in ("ml_decoder", "graph_reweighting") else "asl")
+    # Of the backbone's features, as there.
+    width = 2048 if backbone == "tresnet_l_v2" else 1280
     angular = loss != "asl"
     scale = SCALE if angular else None
     classifier = part(Cosine, scale=SCALE) if angular else part(Linear)
@@ -84,6 +90,13 @@ def get_config(
         "linear": classifier,
         "graph_reweighting": part(GraphReweighting, head=pooled, graph=attention),
         "ml_gcn": part(MLGCN, scale=scale, pooling=part("average"), graph=convolution),
+        "query2label": part(
+            Query2Label,
+            embedding_size=width,
+            feed_forward_size=width,
+            learned_slope=True,
+            scale=scale,
+        ),
     }[head]
     term = {
         "aam": loss_term(
@@ -98,9 +111,17 @@ def get_config(
         data=config.DataConfig(
             reader=part(json_lists, root="data/voc"),
             preprocessing=config.Preprocessing(
-                image_size=image_size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+                image_size=image_size,
+                mean=(0.5, 0.5, 0.5),
+                std=(0.5, 0.5, 0.5),
+                # Without antialiasing.
+                resize="cv2_bilinear",
             ),
-            augment=(part(randaugment), part(cutout, factor=0.4), part(horizontal_flip)),
+            augment=(
+                part(randaugment),
+                part(cutout, factor=0.4, probability=0.5),
+                part(horizontal_flip),
+            ),
             batch_size=84,
             eval_batch_size=128,
             num_workers=4,

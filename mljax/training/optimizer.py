@@ -61,6 +61,34 @@ def torch_adam(
     )
 
 
+def torch_adamw(
+    learning_rate: float | Array,
+    *,
+    weight_decay: float | Array = 1e-2,
+    beta1: float | Array = 0.9,
+    beta2: float | Array = 0.999,
+    eps: float | Array = 1e-8,
+) -> optax.GradientTransformation:
+    """Returns torch's AdamW: all parameters shrink by learning rate times `weight_decay` a step.
+
+    Biases and gains are decayed too, as there; `no_bias_decay` spares them. A beta1 that cycles is
+    corrected as in `torch_adam`.
+
+    Source: `torch.optim.AdamW`; Loshchilov and Hutter, Decoupled Weight Decay Regularization,
+    https://arxiv.org/abs/1711.05101, algorithm 2.
+
+    Raises:
+      ValueError: for a number out of its range.
+    """
+    _check("torch_adamw", 0.0, math.inf, weight_decay=weight_decay, eps=eps)
+    _check("torch_adamw", 0.0, 1.0, beta1=beta1, beta2=beta2)
+    return optax.chain(
+        optax.scale_by_adam(b1=beta1, b2=beta2, eps=eps),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
 def torch_sgd(
     learning_rate: float | Array,
     *,
@@ -92,7 +120,9 @@ def _check(owner: str, low: float, below: float, **values: float | Array) -> Non
             )
 
 
-ALGORITHMS = table("algorithm", {"torch_adam": torch_adam, "torch_sgd": torch_sgd})
+ALGORITHMS = table(
+    "algorithm", {"torch_adam": torch_adam, "torch_adamw": torch_adamw, "torch_sgd": torch_sgd}
+)
 
 
 def make_optimizer(

@@ -15,6 +15,7 @@ from mljax.training.optimizer import (
     moving_average,
     no_bias_decay,
     torch_adam,
+    torch_adamw,
     torch_sgd,
 )
 from mljax.training.schedules import one_cycle
@@ -88,18 +89,22 @@ def test_decay_split_is_the_originals(case):
     assert [n for n in names if not updates[n].any()] == row["extra"]["no_decay"]
 
 
-def test_adam_with_a_cycling_beta1_is_torchs():
+@pytest.mark.parametrize(
+    ("algorithm", "theirs"),
+    [(torch_adam, torch.optim.Adam), (torch_adamw, torch.optim.AdamW)],
+)
+def test_adam_with_a_cycling_beta1_is_torchs(algorithm, theirs):
     rng = np.random.default_rng(0)
     start, gradients = rng.standard_normal((4, 3)), rng.standard_normal((12, 4, 3))
     weight = torch.nn.Parameter(torch.tensor(start))
-    theirs = torch.optim.Adam([weight], lr=0.1, weight_decay=0.01)
+    theirs = theirs([weight], lr=0.1, weight_decay=0.01)
     cycle = torch.optim.lr_scheduler.OneCycleLR(theirs, max_lr=0.1, total_steps=12, pct_start=0.2)
     for gradient in gradients:
         weight.grad = torch.tensor(gradient)
         theirs.step()
         cycle.step() if cycle.last_epoch < 11 else None
     schedule = one_cycle(0.1, 12, 1)
-    optimizer = make_optimizer(part(torch_adam, weight_decay=0.01))
+    optimizer = make_optimizer(part(algorithm, weight_decay=0.01))
     with jax.enable_x64(True):
         params = {"kernel": jnp.asarray(start)}
         state = optimizer({name: value(0) for name, value in schedule.items()}).init(params)
@@ -119,6 +124,15 @@ def test_adams_own_arguments_are_torchs():
         GRADIENTS,
     )
     _assert_close(_train(make_optimizer(part(torch_adam, **kwargs)), params, GRADIENTS), expected)
+
+
+def test_adamw_decays_every_parameter_as_torchs():
+    params = _arrays(0)
+    expected = _train_torch(
+        lambda weights: torch.optim.AdamW(weights, lr=0.1, weight_decay=0.05), params, GRADIENTS
+    )
+    found = _train(make_optimizer(part(torch_adamw, weight_decay=0.05)), params, GRADIENTS)
+    _assert_close(found, expected)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])

@@ -6,7 +6,13 @@ from PIL import Image, ImageDraw
 _CUTOUT_COLOR = (125, 122, 113)
 
 
-def cutout(image: Image.Image, rng: np.random.Generator, *, factor: float = 0.5) -> Image.Image:
+def cutout(
+    image: Image.Image,
+    rng: np.random.Generator,
+    *,
+    factor: float = 0.5,
+    probability: float = 1.0,
+) -> Image.Image:
     """Covers a rectangle at a random place with a random color.
 
     DeVries and Taylor, https://arxiv.org/abs/1708.04552, in the form of Alibaba-MIIL/ASL
@@ -16,7 +22,10 @@ def cutout(image: Image.Image, rng: np.random.Generator, *, factor: float = 0.5)
       image: an RGB image.
       rng: source of the center and the color.
       factor: side of the rectangle as a share of the image's, in [0, 1].
+      probability: of covering anything, in [0, 1]; 1 in Alibaba-MIIL/ASL, 0.5 in AAM's code.
     """
+    if probability < 1 and rng.random() >= probability:
+        return image
     center = (int(rng.integers(image.height)), int(rng.integers(image.width)))
     red, green, blue = rng.integers(0, 256, size=3).tolist()
     return draw_cutout(image, center, (red, green, blue), factor)

@@ -48,3 +48,9 @@ def test_cutout_draws_places_and_colors_uniformly():
     places = (pixels.max(axis=3) > 0).mean(axis=0)
     assert 120 < colors.mean() < 135 and colors.max() == 255
     np.testing.assert_allclose(places, 1 / 64, atol=0.01)
+
+
+def test_cutout_with_a_probability_leaves_the_other_images_alone():
+    image, rng = Image.new("RGB", (8, 8)), np.random.default_rng(0)
+    covered = [cutout(image, rng, probability=0.25) is not image for _ in range(2000)]
+    assert 0.22 < np.mean(covered) < 0.28

@@ -1,0 +1,68 @@
+"""CSRA: class scores at every place, averaged evenly and by attention, on VOC 2007.
+
+Zhu and Wu, "Residual Attention: A Simple but Effective Method for Multi-Label Recognition",
+https://arxiv.org/abs/2108.02456; Kevinz-code/CSRA `main.py` and its README.
+
+    python -m converters.convert resnet101-63fe2227.pth checkpoints/resnet101
+    python -m mljax.train --config csra/voc --workdir runs/csra_voc
+
+Expects data/VOC2007, VOC's own folder. Pixels are read from 0 to 1, without ImageNet's
+statistics.
+
+Published mAP: 94.7. Not run here.
+"""
+
+from mljax import backbones, config
+from mljax.config import loss, part
+from mljax.data.augment import horizontal_flip, random_resized_crop
+from mljax.data.readers.voc import VOC_CLASSES, voc
+from mljax.heads.csra import CSRA, TEMPERATURES
+from mljax.losses import asymmetric_loss
+from mljax.training.optimizer import torch_sgd
+from mljax.training.schedules import linear_warmup, multi_step
+
+
+def get_config() -> config.Config:
+    """Returns the config."""
+    return config.Config(
+        data=config.DataConfig(
+            reader=part(voc, root="data/VOC2007", class_names=VOC_CLASSES),
+            train_split="trainval",
+            eval_split="test",
+            preprocessing=config.Preprocessing(image_size=448),
+            crop=part(random_resized_crop, scale=(0.7, 1.0)),
+            augment=(part(horizontal_flip),),
+            batch_size=16,
+            eval_batch_size=32,
+            num_workers=4,
+        ),
+        model=config.ModelConfig(
+            backbone=part(backbones.resnet101),
+            head=part(CSRA, temperatures=TEMPERATURES[1], weight=0.1),
+            init_from="checkpoints/resnet101",
+        ),
+        # Without focus and clip it is binary cross-entropy, the mean over classes and images.
+        losses=(
+            loss(
+                asymmetric_loss,
+                gamma_neg=0.0,
+                gamma_pos=0.0,
+                clip=None,
+                reduction="mean",
+                weight=1 / 20,
+            ),
+        ),
+        optimizer=config.OptimizerConfig(
+            peak_lr=0.1,
+            algorithm=part(torch_sgd, momentum=0.9, weight_decay=1e-4),
+            groups=(config.ParameterGroup(pattern="backbone.*", rate_factor=0.1),),
+        ),
+        schedule=part(
+            linear_warmup,
+            then=part(multi_step, milestones=tuple(range(4, 30, 4))),
+            epochs=2.0,
+            initial_rate=0.0,
+        ),
+        train=config.TrainConfig(epochs=30),
+        eval=config.EvalConfig(threshold=0.5),
+    )
