@@ -26,7 +26,6 @@ from mljax.devices.compilation_cache import use_compilation_cache
 from mljax.devices.mesh import put_batch
 from mljax.evaluation.pictures import make_figure
 from mljax.evaluation.weights import better_weights, evaluate_weights
-from mljax.models.arrays import class_arrays
 from mljax.terminal.command import add_plugin_option, add_set_option, run_command
 from mljax.training.preparation import Training, prepare
 from mljax.training.rate_search import RateCurve, range_test, search_by_trials
@@ -97,7 +96,7 @@ def _train_with(training: Training, rate: float, epochs: int) -> Iterator[float]
             for _ in range(training.steps_per_epoch):
                 steps.take(rate)
             state = steps.state
-            statistics = state.statistics | class_arrays(training.evaluated)
+            statistics = state.statistics | training.of_classes
             networks = {
                 "plain": lambda images, p=state.params, s=statistics: training.forward(p, s, images)
             }

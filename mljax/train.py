@@ -41,7 +41,7 @@ from mljax.evaluation.weights import (
     show_figure,
     shown,
 )
-from mljax.models.arrays import Arrays, class_arrays, merge_model
+from mljax.models.arrays import Arrays, merge_model
 from mljax.terminal.command import add_plugin_option, add_set_option, run_command
 from mljax.training.interruption import Interruption
 from mljax.training.loop import Loop
@@ -167,10 +167,10 @@ class _Keeper:
     def evaluate(self, state: TrainState, interruption: Interruption) -> dict[str, Found]:
         """Runs the plain and the averaged weights over the evaluated split."""
         training = self.training
-        # What belongs to the classes is that of the evaluated ones.
-        of_classes = class_arrays(training.evaluated)
         networks = {
-            name: lambda images, pair=pair: training.forward(pair[0], pair[1] | of_classes, images)
+            name: lambda images, pair=pair: training.forward(
+                pair[0], pair[1] | training.of_classes, images
+            )
             for name, pair in state.weights.items()
         }
         threshold = training.config.eval.threshold
@@ -238,7 +238,7 @@ class _Keeper:
         training, config = self.training, self.training.config
         params, statistics = weights
         graph = nnx.graphdef(training.evaluated)
-        model = merge_model(graph, params, statistics | class_arrays(training.evaluated))
+        model = merge_model(graph, params, statistics | training.of_classes)
         model.class_names = training.evaluated.class_names
         model.preprocessing = training.evaluated.preprocessing
         card = training_card(
@@ -277,7 +277,7 @@ def dry_run(config: Config, console: Console, *, workdir: Path | None = None) ->
         state, _ = jax.block_until_ready(step(state, inputs, key, rates))
         seconds = time.monotonic() - began
     with training.eval_batches() as batches:
-        statistics = state.statistics | class_arrays(training.evaluated)
+        statistics = state.statistics | training.of_classes
         outputs = training.forward(state.params, statistics, next(batches)["images"])
     losses = {k: f"{float(v):.4g}" for k, v in metrics.items() if k.startswith("loss")}
     duration = timedelta(seconds=math.ceil(training.total_steps * seconds))

@@ -27,7 +27,10 @@ def read_folder(folder: Path, key: str | None) -> dict[str, Any]:
         when, _, network = path.stem.rpartition(_MARK)
         found.setdefault(when, {})[network.replace("_", ".")] = path
     if not found:
-        raise ValueError(f"{folder}: a folder without files such as latest{_MARK}A.pth")
+        raise ValueError(
+            f"{folder} is a folder; give the torch file itself, or a folder of networks in files "
+            f"such as latest{_MARK}A.pth"
+        )
     if key is None and len(found) == 1:
         key = next(iter(found))
     if key not in found:

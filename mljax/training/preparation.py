@@ -16,7 +16,7 @@ from mljax.data.pipeline import Batches, eval_batches, train_batches
 from mljax.data.records import Records
 from mljax.devices.compilation_cache import compiling
 from mljax.devices.mesh import make_mesh, state_sharding
-from mljax.models.arrays import class_arrays
+from mljax.models.arrays import Arrays, class_arrays
 from mljax.models.classifier import Classifier, for_classes
 from mljax.models.inference import make_forward, outputs_read
 from mljax.terminal.progress import make_progress
@@ -45,6 +45,8 @@ class Training:
       deep_images: of both splits, in the whole run.
       model: structure, class names, preprocessing; its arrays belong to `state`.
       evaluated: the same for the classes of the evaluated split.
+      of_classes: arrays of the evaluated classes where they are not the training's, by path; they go
+        over the state's statistics.
       mesh: the devices.
       schedule: hyperparameters over the steps.
       state: before the first step.
@@ -64,6 +66,7 @@ class Training:
     deep_images: DeepImages
     model: Classifier
     evaluated: Classifier
+    of_classes: Arrays
     mesh: Mesh
     schedule: Schedule
     state: TrainState
@@ -84,13 +87,12 @@ class Training:
         rows = self.config.data.eval_batch_size // jax.process_count()
         height, width = np.broadcast_to(self.config.data.preprocessing.image_size, 2).tolist()
         images = np.zeros((rows, height, width, 3), np.float32)
-        of_classes = class_arrays(self.evaluated)
         network = self.description["network"]
         program = f"evaluation of {network}, {rows} x {height} x {width}"
         with make_progress(console, transient=True) as bar:
             task = bar.add_task("", total=None, status="")
             with compiling(bar, task, program, then="compiled"):
-                self.forward(state.params, state.statistics | of_classes, images)
+                self.forward(state.params, state.statistics | self.of_classes, images)
 
 
 def prepare(config: Config) -> Training:
@@ -189,6 +191,8 @@ def prepare(config: Config) -> Training:
         deep_images=deep_images,
         model=model,
         evaluated=evaluated,
+        # The model's own arrays become the state's, which the steps donate.
+        of_classes={} if evaluated is model else class_arrays(evaluated),
         mesh=mesh,
         schedule=schedule,
         state=jax.device_put(state, shardings),

@@ -161,7 +161,8 @@ def test_the_command_writes_a_checkpoint_that_loads_and_reports_what_it_did(tmp_
     assert "linear head, 4 classes" in out
     assert "(a counter of batches, which nothing reads)" in out
     assert "give them by --class-names FILE" in out
-    assert "96 x 96 px (bilinear)" in out
+    assert "96 x 96 px" in out
+    assert "height and width to the side, bilinear" in out
     model = load_model(output)
     assert model.preprocessing == Preprocessing(image_size=96)
     expected = golden.arrays("ckpt", "in21k_legacy")["logits"]

@@ -30,13 +30,15 @@ def test_images_are_height_by_width(records):
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_every_augmentation_keeps_the_size(records, name):
-    kwargs = {"degrees": 30.0} if name == "random_affine" else {}
+    kwargs = {"random_affine": {"degrees": 30.0}, "multi_scale_crop": {"size": 16}}.get(name, {})
 
     def augment(image, rng):
         return AUGMENTATIONS[name](image, rng, **kwargs)
 
-    options = {"preprocessing": WIDE, "augment": (augment,), "batch_size": 4, "seed": 0}
-    with train_batches(records, **options) as batches:
+    # What cuts a part out comes before the resize.
+    place = {"crop": augment} if name.endswith("crop") else {"augment": (augment,)}
+    options = {"preprocessing": WIDE, "batch_size": 4, "seed": 0}
+    with train_batches(records, **options, **place) as batches:
         for _ in range(5):
             assert next(batches)["images"].shape == (4, 16, 24, 3)
 

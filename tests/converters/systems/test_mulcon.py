@@ -66,5 +66,5 @@ def test_stage_one_has_no_projection():
 
 
 def test_an_empty_folder_raises(tmp_path):
-    with pytest.raises(ValueError, match="a folder without files such as"):
+    with pytest.raises(ValueError, match="a folder of networks in files such as"):
         from_torch(tmp_path)
