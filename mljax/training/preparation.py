@@ -45,8 +45,8 @@ class Training:
       deep_images: of both splits, in the whole run.
       model: structure, class names, preprocessing; its arrays belong to `state`.
       evaluated: the same for the classes of the evaluated split.
-      of_classes: arrays of the evaluated classes where they are not the training's, by path; they go
-        over the state's statistics.
+      of_classes: arrays by path of the evaluated classes where they are not the training's; they
+        go over the state's statistics.
       mesh: the devices.
       schedule: hyperparameters over the steps.
       state: before the first step.
