@@ -1,11 +1,11 @@
 """SupCon's projection of an image onto the unit sphere, for contrastive losses."""
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from mljax.layers.dense import normalize
 from mljax.layers.init import at_least_float32, torch_uniform_init
 
 
@@ -49,7 +49,4 @@ class Projection(nnx.Module):
         del rngs
         pooled = at_least_float32(features).mean((1, 2))
         x = pooled if self.hidden is None else jax.nn.relu(self.hidden(pooled))
-        x = at_least_float32(self.output(x))
-        # The gradient of a norm is nan at 0; that of a sum of squares is not.
-        norm = jnp.sqrt(jnp.maximum(jnp.square(x).sum(1, keepdims=True), 1e-24))
-        return {"projections": x / norm, "pooled": pooled}
+        return {"projections": normalize(at_least_float32(self.output(x))), "pooled": pooled}
