@@ -1,5 +1,6 @@
 """Class names: those in a torch file, in the spellings of training scripts, and those in a list."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,12 @@ def _names_in(value: Any, entry: str) -> tuple[Any, ...] | None:  # noqa: ANN401
     if any(_index(key) is not None for key in value):
         raise ValueError(f"{entry}: some of its indices are whole numbers, and some are not")
     if all(isinstance(name, str) for name in value.values()):
-        # Keys that are no numbers, such as {"n01440764": "tench"}, can only mean their order.
+        ends = [re.search(r"[0-9]+$", str(key)) for key in value]
+        numbers = [int(end[0]) for end in ends if end]
+        if sorted(numbers) == list(range(len(value))):
+            # Such as class_0, class_1, class_10, class_2 in a file with sorted keys.
+            return _in_order(numbers, list(value.values()), entry)
+        # Other keys, such as {"n01440764": "tench"}, can only mean their order.
         return tuple(value.values())
     return None
 
