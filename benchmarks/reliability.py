@@ -11,6 +11,7 @@ is verified. `--write` puts the counts into docs/reliability.md.
 import argparse
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -212,17 +213,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def write_counts(document: Path, text: str) -> None:
-    """Replaces the section of the counts in a document.
+    """Replaces the section of the counts in a document, to the end of its table.
 
     Raises:
       ValueError: if it has none.
     """
-    before, heading, rest = document.read_text("utf-8").partition(f"{HEADING}\n")
-    if not heading:
-        raise ValueError(f"{document}: there is no section {HEADING!r}")
-    # Prose below the table stays.
-    prose = rest.rpartition("|\n")[2]
-    document.write_text(f"{before}{text}{prose}", "utf-8")
+    section = re.compile(rf"^{HEADING}\n(?:(?!\|).*\n)*(?:\|.*\n)+", re.MULTILINE)
+    content, count = section.subn(lambda _: text, document.read_text("utf-8"))
+    if count != 1:
+        raise ValueError(f"{document}: there is no section {HEADING!r} with a table")
+    document.write_text(content, "utf-8")
 
 
 def _row(name: str, counts: dict[str, int]) -> str:
