@@ -20,7 +20,7 @@ def _size(text):
     return tuple(map(int, text.split("x")))
 
 
-@pytest.mark.parametrize("case", golden.names("mlgcn_crop"))
+@pytest.mark.parametrize("case", golden.names("mlgcn_crop", "train", "few"))
 def test_sizes_and_places_are_those_of_ml_gcn(case):
     hyper = golden.cases("mlgcn_crop")[case]["hyper"]
     for key, expected in golden.arrays("mlgcn_crop", case).items():
