@@ -66,18 +66,14 @@ def test_groups_are_the_originals(case):
         # As all biases here; the original's projection is no part of its division.
         assert expected.pop("input_proj.bias") == (hyper["lr"], 0.0)
     system = query2label if case == "q2l_b0" else aam
-    sources = {
-        target: source
-        for row in system.table(model, "deep_object_reid").rows
-        for source in row.sources
-        for target in row.targets
-    }
+    rows = system.table(model, "deep_object_reid").rows
+    sources = {target: source for row in rows for source in row.sources for target in row.targets}
     for path, groups in found.items():
         if sources[path] in expected:
             np.testing.assert_allclose(groups, expected[sources[path]], rtol=1e-6, err_msg=path)
         else:
             # The original forgets Query2Label's transformer, which is trained here.
             assert sources[path] in left_out | {"input_proj.bias"}, path
-    nothing_reads = {"act2.weight", "classifier.weight", "classifier.bias"}
-    for name in expected.keys() - {sources[path] for path in found}:
-        assert any(name.endswith(f"model.{each}") for each in nothing_reads), name
+    # The export has what nothing reads too: slopes, and classifiers behind which a head stands.
+    written = {name for row in rows for name in row.sources}
+    assert expected.keys() <= written, expected.keys() - written
