@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
     arguments = parser.parse_args()
     console = Console()
-    runs = [(row, seed) for row in ROWS for seed in arguments.seeds]
+    runs = [(row, seed) for seed in arguments.seeds for row in ROWS]
     scores: dict[str, list[float]] = {row: [] for row in ROWS}
     seconds = dict.fromkeys(ROWS, 0.0)
     with tempfile.TemporaryDirectory() as folder:

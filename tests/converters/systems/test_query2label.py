@@ -1,4 +1,8 @@
-"""Query2Label's checkpoints: whole networks against the published code, names, both directions."""
+"""Query2Label's checkpoints: whole networks against the published code, names, both directions.
+
+Not compared: `r101_h2048_64` and `tresnetl_v2_h256_64`, since their backbones and their heads are,
+each by itself.
+"""
 
 import functools
 
