@@ -1,8 +1,8 @@
 """Query2Label against both published codes: values, gradients, positions, initial values.
 
-Not compared: `gwl_nobias`, since no published network leaves out the bias, and `tiny_batch1`, `h256`
-and `h256_proj`, whose parts the other cases and the whole networks with a projection have; of AAM's
-`q2l_asl_64`, another size of `q2l_asl`, and `q2l_am`, which raises: cosines are tested by a formula.
+Not compared: `gwl_nobias`, since no published network leaves out the bias; `tiny_batch1`, `h256`
+and `h256_proj`, whose parts the other cases have, and the whole networks with a projection; of AAM
+`q2l_asl_64`, another size of `q2l_asl`, and `q2l_am`, which raises: a formula tests cosines.
 """
 
 import functools
