@@ -86,7 +86,7 @@ def make_config(
         ),
         schedule=part(one_cycle),
         train=config.TrainConfig(
-            epochs=10 if photos else 3,
+            epochs=6 if photos else 3,
             ema_decay=0.95,
             gradients=(part(sharpness_aware, rho=rho),) if rho else (),
         ),
