@@ -189,6 +189,7 @@ def _apply(graph, state, features, key):
     return nnx.merge(graph, state)(features, rngs=nnx.Rngs(dropout=key))["logits"]
 
 
+@pytest.mark.slow
 def test_dropout_is_random_in_training_and_off_in_eval_mode():
     features = jnp.asarray(golden.fill_input("features", (1, 2, 3, 8), -1, 2))
     features = jnp.concatenate([features, features])
