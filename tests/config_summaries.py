@@ -36,6 +36,8 @@ DATA_SETS = {
     "quickstart_aam": (4_096, 10),
     "quickstart_kmcl": (4_096, 10),
     "quickstart_partial": (4_096, 10),
+    "quickstart_supcon": (4_096, 10),
+    "probe": (4_096, 10),
     "asl/coco": (_COCO, 80),
     "asl/csv": (1_209, 5),
     "asl/nus_wide": (_NUS_WIDE, 81),

@@ -241,13 +241,14 @@ def _on_made_up_data(config, root):
 
 
 def _kinds():
-    """Returns one config of each head with its losses and trackers."""
+    """Returns one config of each head with its losses and trackers, frozen or not."""
     kinds = {}
     for name in VARIANTS:
         config = load_config(name)
         train, head = config.train, config.model.head
         losses = tuple(loss.name for loss in config.losses)
         key = (head.name, "word_vector_size" in head.kwargs, losses, train.trackers)
+        key += (bool(config.model.frozen),)
         kinds.setdefault(key, name)
     return list(kinds.values())
 

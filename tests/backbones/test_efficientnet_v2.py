@@ -1,4 +1,8 @@
-"""EfficientNetV2 against the original networks, through the converter, and against torch."""
+"""EfficientNetV2 against the original networks, through the converter, and against torch.
+
+Of the cases of `aam_effnet` two are not compared: `s_am_k20` has the features of `s_asl_k80` and
+the classifier of `b0_am_k10`; the odd size of `s_odd70` is that of `tf_s_odd` of `effnetv2`.
+"""
 
 import dataclasses
 import functools

@@ -60,6 +60,23 @@ def test_asymmetric_loss_equals_reference(case, dtype):
 
 
 @PRECISIONS
+@pytest.mark.parametrize("case", golden.names("q2l_loss"))
+def test_asymmetric_loss_is_also_that_of_query2label(case, dtype):
+    """Its code divides by images and classes and multiplies by 1000; its plain class sums."""
+    arrays, hyper = golden.arrays("q2l_loss", case), golden.cases("q2l_loss")[case]["hyper"]
+    suffix, tolerance = ("_f64", 1e-13) if dtype == "float64" else ("", 1e-6)
+    factor = 1000 / arrays["logits"].size if hyper["optimized"] else 1.0
+    with jax.enable_x64(dtype == "float64"):
+        logits, labels = (jnp.asarray(arrays[name], dtype) for name in ("logits", "targets"))
+        value, gradient = _value_and_gradient(logits, labels, **_arguments(hyper))
+    np.testing.assert_allclose(factor * np.asarray(value), arrays["loss" + suffix], rtol=tolerance)
+    expected = arrays["grad_logits" + suffix]
+    np.testing.assert_allclose(
+        factor * np.asarray(gradient), expected, rtol=tolerance, atol=tolerance
+    )
+
+
+@PRECISIONS
 @pytest.mark.parametrize("case", SINGLE)
 def test_single_label_loss_equals_reference(case, dtype):
     arrays, expected, expected_gradient = _reference(case, dtype)
