@@ -88,7 +88,7 @@ class LabelGraph(nnx.Module):
                 f"{num_classes} classes"
             )
         self.nodes = OfClasses(jnp.asarray(nodes, jnp.float32))
-        self.edges = OfClasses(jnp.full((num_classes, num_classes), jnp.nan))
+        self.edges = OfClasses(jnp.full((num_classes, num_classes), jnp.nan, float))
         self.learned = nnx.data(None)
         if learn_unnamed:
             self.learned = nnx.Param(normal_init(1.0)(rngs.params(), nodes.shape))

@@ -80,7 +80,7 @@ class FeedForward(nnx.Module):
 
         self.expand = linear(num_features, size)
         self.reduce = linear(size, num_features)
-        self.slope = nnx.Param(jnp.full((1,), 0.25)) if learned_slope else None
+        self.slope = nnx.Param(jnp.full((1,), 0.25, float)) if learned_slope else None
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(

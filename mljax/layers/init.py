@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -23,7 +24,7 @@ def _on_host(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray])
             return draw(np.random.default_rng(np.asarray(seed)), shape).astype(dtype)
 
         seed = jax.random.key_data(key)
-        if not isinstance(seed, jax.core.Tracer):
+        if not isinstance(seed, Tracer):
             # Outside of a trace too, each callback would be a program of its own to compile.
             return jnp.asarray(call(seed))
         return jax.pure_callback(call, jax.ShapeDtypeStruct(shape, dtype), seed)

@@ -137,7 +137,9 @@ class ActivatedBatchNorm(nnx.Module):
         momentum: float = 0.1,
         groups: int = 1,
     ) -> None:
-        self.scale = nnx.Param(jnp.full((num_features,), initial_scale))
+        # With a dtype: a weak one would become strong in the first step, and the next would be
+        # compiled anew.
+        self.scale = nnx.Param(jnp.full((num_features,), initial_scale, float))
         self.bias = nnx.Param(jnp.zeros((num_features,)))
         self.mean = nnx.BatchStat(jnp.zeros((num_features,)))
         self.var = nnx.BatchStat(jnp.ones((num_features,)))

@@ -133,7 +133,7 @@ def make_abstract(make: Callable[[nnx.Rngs], Any]) -> Any:  # noqa: ANN401
     """Returns the module that `make(rngs)` returns, with shapes in place of arrays."""
 
     def unseeded() -> Any:  # noqa: ANN401
-        rngs = nnx.Rngs()
+        rngs: Any = nnx.Rngs()
         rngs.default = _OneKey(0, tag="default")
         return make(rngs)
 

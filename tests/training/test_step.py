@@ -12,7 +12,8 @@ from flax import nnx
 from converters import from_torch, to_numpy
 from mljax import create_model
 from mljax.config import loss, part
-from mljax.models.arrays import merge_model
+from mljax.models.arrays import merge_model, split_model
+from mljax.models.classifier import ModelSpec, abstract_model
 from mljax.trackers.class_prior import ClassPrior
 from mljax.training.gradients import make_gradients, micro_batches
 from mljax.training.objective import make_terms
@@ -83,6 +84,15 @@ def test_six_steps_follow_the_originals_trajectory(suffix, tolerance):
             rtol=tolerance,
             atol=tolerance,
         )
+
+
+@pytest.mark.parametrize("backbone", ["tresnet_m", "resnet18", "efficientnet_v2_b0"])
+@pytest.mark.parametrize("head", ["linear", "ml_decoder", "query2label"])
+def test_no_array_of_a_fresh_network_has_a_weak_type(backbone, head):
+    # A step returns strong ones, for which the next step would be compiled again.
+    spec = ModelSpec(backbone=part(backbone), head=part(head), num_classes=3)
+    for arrays in split_model(abstract_model(spec))[1:]:
+        assert [path for path, array in arrays.items() if array.weak_type] == []
 
 
 def _batch(rows=8, size=32):
