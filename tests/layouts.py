@@ -134,6 +134,17 @@ def json_lists(root):
         (root / f"{split}.json").write_text(json.dumps({"images": images, "classes": classes}))
 
 
+def numbered_lists(root):
+    names = [f"{i}.jpg" for i in range(COUNT)]
+    # Not in the order of the numbers, and one label twice.
+    numbers = {"dog": 1, "cat": 0, "fox": 2}
+    images = [{"file_name": n, "labels": [i % 3, i % 2, 0]} for i, n in enumerate(names)]
+    for split in ("train", "val"):
+        write_images(root / f"data/{split}2014", names)
+        (root / f"data/{split}_anno.json").write_text(json.dumps(images))
+    (root / "data/category.json").write_text(json.dumps(numbers))
+
+
 def nus_wide(root):
     names = [f"actor\\{i}.jpg" for i in range(COUNT)]
     write_images(root / "Flickr/actor", [f"{i}.jpg" for i in range(COUNT)])
@@ -186,6 +197,7 @@ WRITERS = {
     "open_images": open_images,
     "nus_wide_zsl": nus_wide_zsl,
     "json_lists": json_lists,
+    "numbered_lists": numbered_lists,
     "nus_wide": nus_wide,
     "vg500": vg500,
 }

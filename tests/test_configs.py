@@ -38,7 +38,12 @@ SUMMARIES = json.loads(config_summaries.FILE.read_text())
 MINIATURE = ("model.backbone.kwargs.layers=(0,0,0,0)", "model.backbone.kwargs.width=8")
 MINIATURE_EFFICIENT = tuple(
     f"model.backbone.kwargs.{assignment}"
-    for assignment in ("layers=(0,0,0,0,0,0)", "widths=(8,8,8,8,8,8)", "stem_width=8")
+    for assignment in (
+        "layers=(0,0,0,0,0,0)",
+        "widths=(8,8,8,8,8,8)",
+        "stem_width=8",
+        "num_features=8",
+    )
 )
 
 
@@ -55,7 +60,10 @@ class Patches(nnx.Module):
         return self.norm(self.conv(images))
 
 
-SMALL_HEADS = {"ml_decoder": ("embedding_size=16", "feed_forward_size=16", "num_groups=2")}
+SMALL_HEADS = {
+    "ml_decoder": ("embedding_size=16", "feed_forward_size=16", "num_groups=2"),
+    "query2label": ("embedding_size=16", "feed_forward_size=16"),
+}
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -107,7 +107,7 @@ def label_attention_table(head: LabelAttention) -> Table:
     ]
     if head.projection is not None:
         tables.append(affine("netP.0", "head.projection.hidden"))
-        tables.append(affine("netP.2", "head.projection.out"))
+        tables.append(affine("netP.2", "head.projection.output"))
     return join(*tables)
 
 

@@ -63,8 +63,11 @@ class AttentionBlock(nnx.Module):
 
     def __call__(
         self, queries: Float[Array, "r g q"], memory: Float[Array, "b n m"]
-    ) -> Float[Array, "b g d"]:
-        """Returns one vector a query; queries of one row (r = 1) serve every image."""
+    ) -> tuple[Float[Array, "b g d"], Float[Array, "b heads g n"]]:
+        """Returns one vector a query, and how much of each place it reads; the sum over n is 1.
+
+        Queries of one row (r = 1) serve every image.
+        """
         projected = self.query(queries)
         query, key, value = (
             x.reshape(*x.shape[:2], self.num_heads, -1)
@@ -73,12 +76,12 @@ class AttentionBlock(nnx.Module):
         # Parity: the full width.
         query = query * projected.shape[-1] ** -0.5
         scores = at_least_float32(jnp.einsum("bghd,bnhd->bhgn", query, key))
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-        read = jnp.einsum("bhgn,bnhd->bghd", weights, value)
+        weights = jax.nn.softmax(scores, axis=-1)
+        read = jnp.einsum("bhgn,bnhd->bghd", weights.astype(value.dtype), value)
         x = projected + read.reshape(*read.shape[:2], -1)
         x = x if self.norm1 is None else self.norm1(x)
         x = x + jax.nn.relu(self.out(x))
-        return x if self.norm2 is None else self.norm2(x)
+        return x if self.norm2 is None else self.norm2(x), weights
 
 
 class Projection(nnx.Module):
@@ -88,11 +91,11 @@ class Projection(nnx.Module):
         self, num_features: int, size: int, *, dtype: DTypeLike | None, rngs: nnx.Rngs
     ) -> None:
         self.hidden = _linear(num_features, num_features, dtype, rngs)
-        self.out = _linear(num_features, size, dtype, rngs)
+        self.output = _linear(num_features, size, dtype, rngs)
 
     def __call__(self, x: Float[Array, "b k d"]) -> Float[Array, "b k p"]:
         """Returns the unit vectors, in float32 at least."""
-        return normalize(at_least_float32(self.out(jax.nn.relu(self.hidden(x)))))
+        return normalize(at_least_float32(self.output(jax.nn.relu(self.hidden(x)))))
 
 
 class LabelAttention(nnx.Module):
@@ -154,19 +157,21 @@ class LabelAttention(nnx.Module):
     def __call__(
         self, features: Float[Array, "b h w c"], *, rngs: nnx.Rngs | None = None
     ) -> dict[str, Array]:
-        """Returns `logits` `[b, k]`, `embeddings` `[b, k, d]` and with a projection `projections`.
+        """Returns `logits` `[b, k]`, `embeddings` `[b, k, d]`, `attention` `[b, heads, k, h, w]`.
 
-        The projections `[b, k, p]` have length 1.
+        The attention is what each label reads of the places. With a projection there are also
+        `projections` `[b, k, p]` of length 1.
         """
         del rngs
         tokens = features.reshape(features.shape[0], -1, features.shape[-1])
-        tokens = self.places1(tokens, tokens)
-        tokens = self.places2(tokens, tokens)
-        labels = self.read(self.queries[...].astype(tokens.dtype)[None], tokens)
-        labels = self.labels(labels, labels)
+        tokens, _ = self.places1(tokens, tokens)
+        tokens, _ = self.places2(tokens, tokens)
+        labels, attention = self.read(self.queries[...].astype(tokens.dtype)[None], tokens)
+        labels, _ = self.labels(labels, labels)
         kernel = self.kernel[...].astype(labels.dtype)
         logits = at_least_float32(jnp.einsum("bkd,kd->bk", labels, kernel)) + self.bias[...][None]
-        outputs = {"logits": logits, "embeddings": labels}
+        attention = attention.reshape(*attention.shape[:3], *features.shape[1:3])
+        outputs = {"logits": logits, "embeddings": labels, "attention": attention}
         if self.projection is not None:
             outputs["projections"] = self.projection(labels)
         return outputs

@@ -18,6 +18,7 @@ def average_precision(
     *,
     ignored: AnyArray | None = None,
     ties: Ties = "order",
+    interpolated: bool = False,
 ) -> Float[np.ndarray, " k"]:
     """Returns the average precision of each class, in [0, 1]: area under the uninterpolated curve.
 
@@ -34,15 +35,18 @@ def average_precision(
         one score to all of them has any value up to 1. `equal` gives equal scores the rank of the
         last of them, as scikit-learn does: the value is the same in any order, and such a network
         has the frequency of the class.
+      interpolated: take at the rank of each positive the highest precision from there on, as PASCAL
+        VOC since 2010 and Query2Label do; it is at least as high.
 
     Differs from the reference: ASL sorts by an unstable sort, so its value for tied scores depends
-    on the platform, and it divides by the number of positives + 1e-8.
+    on the platform, and it divides by the number of positives + 1e-8, MulCon by + 1e-6. Of a class
+    without a positive the value is nan in Query2Label, and ML-GCN raises.
 
     Raises:
       ValueError: for arrays that are not `[n, k]` alike, nan scores, labels other than 1, 0 and
         -1, or unannotated labels that are not `ignored`.
     """
-    return _average_precision(checked(scores, labels, ignored), ties)
+    return _average_precision(checked(scores, labels, ignored), ties, interpolated)
 
 
 def mean_average_precision(
@@ -51,6 +55,7 @@ def mean_average_precision(
     *,
     ignored: AnyArray | None = None,
     ties: Ties = "order",
+    interpolated: bool = False,
     skip_empty_classes: bool = False,
 ) -> float:
     """Returns the mean of the classes' average precisions (mAP), in [0, 100].
@@ -63,13 +68,14 @@ def mean_average_precision(
       labels: as for `average_precision`.
       ignored: as for `average_precision`.
       ties: as for `average_precision`.
+      interpolated: as for `average_precision`.
       skip_empty_classes: leave classes without a positive out of the mean, as the field's standard
         does; ASL and KMCL count them as 0.
 
     Raises:
       ValueError: as `average_precision`; if all classes are left out.
     """
-    ap = average_precision(scores, labels, ignored=ignored, ties=ties)
+    ap = average_precision(scores, labels, ignored=ignored, ties=ties, interpolated=interpolated)
     if skip_empty_classes:
         ap = ap[count_labels(labels, ignored=ignored).present > 0]
         if not ap.size:
@@ -134,12 +140,14 @@ def partial_mean_average_precision(
     return 100.0 * float(np.average(ap[defined], weights=weights[defined]))
 
 
-def _average_precision(table: Table, ties: Ties) -> Float[np.ndarray, " k"]:
+def _average_precision(
+    table: Table, ties: Ties, interpolated: bool = False
+) -> Float[np.ndarray, " k"]:
     if ties not in typing.get_args(Ties):
         raise ValueError(f"ties: got {ties!r}, expected one of {', '.join(typing.get_args(Ties))}")
     return np.array(
         [
-            _class_ap(scores[:, c], labels[:, c], counted[:, c], ties)
+            _class_ap(scores[:, c], labels[:, c], counted[:, c], ties, interpolated)
             for scores, labels, counted in table.class_blocks()
             for c in range(labels.shape[1])
         ]
@@ -151,6 +159,7 @@ def _class_ap(
     labels: Shaped[np.ndarray, " n"],
     counted: Bool[np.ndarray, " n"],
     ties: Ties,
+    interpolated: bool,
 ) -> float:
     if not counted.all():
         scores, labels = scores[counted], labels[counted]
@@ -166,4 +175,7 @@ def _class_ap(
         # The last rank of the group that each positive is in.
         ranks = ends[np.searchsorted(ends, ranks)]
         above = np.cumsum(present)[ranks - 1]
-    return float(np.mean(above / ranks))
+    precision = above / ranks
+    if interpolated:
+        precision = np.maximum.accumulate(precision[::-1])
+    return float(np.mean(precision))

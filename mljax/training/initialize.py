@@ -1,5 +1,6 @@
 """Weights of a checkpoint as the start of a training."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from flax import nnx
@@ -9,7 +10,7 @@ from mljax.checkpoints.checkpoint import load_model
 from mljax.config.part import Part
 from mljax.config.schema import Preprocessing
 from mljax.data.records import Classes
-from mljax.models.arrays import merge_model, split_model
+from mljax.models.arrays import Arrays, merge_model, split_model
 from mljax.models.classifier import Classifier, create_model, for_classes
 
 
@@ -51,7 +52,10 @@ def make_model(
 
 
 def initialize_from(model: Classifier, path: str | Path) -> tuple[Classifier, str]:
-    """Returns `model` with the backbone of a checkpoint, and its head too where that fits whole.
+    """Returns `model` with the backbone of a checkpoint, and with its head where that is a part.
+
+    A head that has more than the checkpoint's, such as a projection, keeps what it has more. One
+    that lacks a variable of the checkpoint's, or has another shape of it, stays fresh.
 
     Args:
       model: freshly initialized.
@@ -69,21 +73,31 @@ def initialize_from(model: Classifier, path: str | Path) -> tuple[Classifier, st
     given: dict[str, Array] = source[0] | source[1]
     wanted = params | statistics
 
-    def differences(prefix: str) -> list[str]:
-        paths = sorted(p for p in wanted.keys() | given.keys() if p.startswith(prefix))
+    def differences(paths: Iterable[str]) -> list[str]:
         shape = {p: [getattr(a.get(p), "shape", "nothing") for a in (wanted, given)] for p in paths}
         return [f"{p}: expected {a}, got {b}" for p, (a, b) in shape.items() if a != b]
 
-    if problems := differences("backbone."):
+    known = sorted(wanted.keys() | given.keys())
+    if problems := differences(p for p in known if p.startswith("backbone.")):
         listed = "\n  ".join(problems[:20])
         raise ValueError(
             f"model.init_from {path}: its backbone is not this {model.spec.backbone.name} "
             f"({len(problems)} differences)\n  {listed}"
         )
-    prefixes = ("backbone.",) if differences("head.") else ("backbone.", "head.")
-    params = {p: given[p] if p.startswith(prefixes) else a for p, a in params.items()}
-    statistics = {p: given[p] if p.startswith(prefixes) else a for p, a in statistics.items()}
-    what = "backbone; the head is fresh" if len(prefixes) == 1 else "backbone and head"
+    if differences(p for p in given if p.startswith("head.")):
+        given = {p: a for p, a in given.items() if p.startswith("backbone.")}
+    params, statistics = ({**a, **_only(given, a)} for a in (params, statistics))
     initialized = merge_model(graph, params, statistics)
     initialized.naming = loaded.naming
-    return initialized, f"{what}, from {path}"
+    fresh = dict.fromkeys(p.split(".")[1] for p in wanted if p not in given)
+    return initialized, f"{_describe(given, list(fresh))}, from {path}"
+
+
+def _only(arrays: Arrays, paths: Iterable[str]) -> Arrays:
+    return {p: arrays[p] for p in paths if p in arrays}
+
+
+def _describe(given: Arrays, fresh: list[str]) -> str:
+    if not any(p.startswith("head.") for p in given):
+        return "backbone; the head is fresh"
+    return "backbone and head" + (f", whose {' and '.join(fresh)} is fresh" if fresh else "")

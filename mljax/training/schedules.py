@@ -8,10 +8,10 @@ other, such as `beta1`, takes the place of the algorithm's own argument. A funct
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from mljax.config.part import Part, resolved, table
-from mljax.metrics.figures import find_figure
+from mljax.training.plateau import Plateau
 
 Schedule = Mapping[str, Callable[[int], float]]
 
@@ -182,6 +182,74 @@ def epoch_cosine(
     return {"learning_rate": rate}
 
 
+def epoch_linear(peak_lr: float, total_steps: int, steps_per_epoch: int) -> Schedule:
+    """Returns a line in steps of an epoch: the last one is as far above 0 as the first below peak.
+
+    Source: the policy `linear`, the default of SonDaoDuy/MulCon, whose commands choose others.
+
+    Args:
+      peak_lr: where the line would be before the first epoch.
+      total_steps: of the run.
+      steps_per_epoch: of the run.
+    """
+    epochs = total_steps / steps_per_epoch
+    return {
+        "learning_rate": lambda step: peak_lr * (1 - (step // steps_per_epoch + 1) / (epochs + 1))
+    }
+
+
+def warmup_epoch_cosine(
+    peak_lr: float,
+    total_steps: int,
+    steps_per_epoch: int,
+    *,
+    epochs: float | None = None,
+    warmup_epochs: int = 5,
+    initial_factor: float = 0.1,
+    cosine_epochs: float | None = None,
+) -> Schedule:
+    """Returns a line in every step, then half a cosine to 0 in steps of an epoch.
+
+    The line goes from `initial_factor` times the peak to the value at its end of a cosine over the
+    whole length, whose least value is a thousandth of the peak; the cosine goes on from the last
+    rate of the line, which the first epoch after it has too.
+
+    Source: the training scripts of SonDaoDuy/MulCon with `--warm` and the policy `cosine`, whose
+    scheduler is a product over the epochs; here it is in closed form.
+
+    Args:
+      peak_lr: what the other rates are shares of; the rate stays below it.
+      total_steps: of the run.
+      steps_per_epoch: of the run.
+      epochs: length of the whole, which may be more than are trained; None is the whole run.
+      warmup_epochs: length of the line: a fifth of the 25 epochs there. 0 begins at the peak.
+      initial_factor: the first rate is this share of the peak.
+      cosine_epochs: length of the half cosine, after which the rate rises again; None is what the
+        line leaves. Parity: it is 5 less than the whole there, whatever the warm-up.
+
+    Raises:
+      ValueError: for numbers out of their range.
+    """
+    owner = "warmup_epoch_cosine"
+    _check_not_negative(owner, warmup_epochs=warmup_epochs, initial_factor=initial_factor)
+    whole = total_steps / steps_per_epoch if epochs is None else epochs
+    fall = whole - warmup_epochs if cosine_epochs is None else cosine_epochs
+    _check_positive(owner, epochs=whole, cosine_epochs=fall)
+    length = warmup_epochs * steps_per_epoch
+    first, last = initial_factor, _cosine(1.0, 1e-3, warmup_epochs / whole)
+
+    def share(step: int) -> float:
+        return first + (last - first) * step / length if length else 1.0
+
+    def rate(step: int) -> float:
+        if step < length:
+            return peak_lr * share(step)
+        turn = math.pi * ((step - length) // steps_per_epoch) / fall
+        return peak_lr * share(length - 1) * (1 + math.cos(turn)) / 2
+
+    return {"learning_rate": rate}
+
+
 def linear_warmup(
     peak_lr: float,
     total_steps: int,
@@ -286,55 +354,6 @@ def reduce_on_plateau(
     }
 
 
-class Plateau:
-    """The rate of `reduce_on_plateau`.
-
-    Attributes:
-      state: the rate, the best figure and the counters, as JSON.
-    """
-
-    def __init__(
-        self,
-        peak_lr: float,
-        figure: str,
-        improves: Callable[[float, float], bool],
-        *,
-        factor: float,
-        patience: int,
-        cooldown: int,
-        min_lr: float,
-        eps: float,
-    ) -> None:
-        self.state: dict[str, Any] = {"rate": peak_lr, "best": None, "bad": 0, "cooldown": 0}
-        self._figure, self._improves = figure, improves
-        self._factor, self._patience, self._cooldown = factor, patience, cooldown
-        self._min_lr, self._eps = min_lr, eps
-
-    def __call__(self, step: int) -> float:
-        """Returns the rate, which no step changes."""
-        return self.state["rate"]
-
-    def update(self, figures: Mapping[str, Any]) -> None:
-        """Takes note of an evaluation.
-
-        Raises:
-          ValueError: if no evaluator gives the figure.
-        """
-        value = find_figure(figures, self._figure)
-        rate, best, bad, cooldown = (self.state[k] for k in ("rate", "best", "bad", "cooldown"))
-        if value is not None and (best is None or self._improves(value, best)):
-            best, bad = value, 0
-        else:
-            bad += 1
-        if cooldown > 0:
-            cooldown, bad = cooldown - 1, 0
-        if bad > self._patience:
-            lower = max(rate * self._factor, self._min_lr)
-            rate = lower if rate - lower > self._eps else rate
-            cooldown, bad = self._cooldown, 0
-        self.state = {"rate": rate, "best": best, "bad": bad, "cooldown": cooldown}
-
-
 def _check_positive(owner: str, **values: float) -> None:
     for name, value in values.items():
         if not 0 < value < math.inf:
@@ -354,6 +373,8 @@ SCHEDULES = table(
         "warmup_cosine": warmup_cosine,
         "multi_step": multi_step,
         "epoch_cosine": epoch_cosine,
+        "epoch_linear": epoch_linear,
+        "warmup_epoch_cosine": warmup_epoch_cosine,
         "linear_warmup": linear_warmup,
         "constant": constant,
         "reduce_on_plateau": reduce_on_plateau,

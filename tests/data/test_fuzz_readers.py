@@ -58,6 +58,7 @@ FORMATS = {
         "chest_xray": "val",
         "open_images": "validation",
         "json_lists": "val",
+        "numbered_lists": "val",
         "nus_wide": "test",
         "vg500": "test",
     }.items()

@@ -185,6 +185,18 @@ def test_opencvs_filter_then_scaling_give_the_published_array():
     np.testing.assert_array_equal(result, arrays["out"].transpose(1, 2, 0))
 
 
+@pytest.mark.parametrize("case", golden.names("mlgcn_crop", "warp"))
+def test_pillows_filter_then_scaling_give_the_published_array(case):
+    arrays, row = golden.arrays("mlgcn_crop", case), golden.cases("mlgcn_crop")[case]
+    image = Image.fromarray(golden.fill_input(*row["inputs"]["img"]["fill"]).astype(np.uint8))
+    preprocessing = Preprocessing(
+        image_size=row["hyper"]["size"], mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+    )
+    np.testing.assert_array_equal(resize_image(image, preprocessing), arrays["warped"])
+    result = to_array(image, preprocessing)
+    np.testing.assert_allclose(result, arrays["tensor"].transpose(1, 2, 0), atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 5)])
 def test_opencvs_filter_takes_images_of_any_size(size):
     grey = Image.new("RGB", (1, 3), (9, 200, 255))

@@ -14,11 +14,13 @@ from mljax.config.part import resolved
 from mljax.training.schedules import (
     SCHEDULES,
     epoch_cosine,
+    epoch_linear,
     linear_warmup,
     multi_step,
     one_cycle,
     reduce_on_plateau,
     warmup_cosine,
+    warmup_epoch_cosine,
 )
 from tests import golden
 
@@ -223,13 +225,15 @@ def test_every_schedule_gives_a_learning_rate(name):
     needed = {
         "multi_step": {"milestones": (1.0,)},
         "linear_warmup": {"then": part("constant"), "epochs": 1.0},
+        "warmup_epoch_cosine": {"warmup_epochs": 0},
     }
     kwargs = needed.get(name, {})
     schedule = resolved(part(name, **kwargs), "schedule")(0.5, 20, 5)
     rates = [schedule["learning_rate"](step) for step in range(20)]
-    # The first of four epochs of SupCon's cosine is already below the peak.
-    first = 0.5 * (1e-3 + (1 - 1e-3) * (1 + math.cos(math.pi / 4)) / 2)
-    assert max(rates) == pytest.approx(first if name == "epoch_cosine" else 0.5)
+    # The first of four epochs of SupCon's cosine, and of the line, is already below the peak.
+    first = 1e-3 + (1 - 1e-3) * (1 + math.cos(math.pi / 4)) / 2
+    highest = {"epoch_cosine": first, "epoch_linear": 1 - 1 / 5}.get(name, 1.0)
+    assert max(rates) == pytest.approx(0.5 * highest)
     assert min(rates) > 0
 
 
@@ -241,6 +245,7 @@ def test_every_schedule_gives_a_learning_rate(name):
         (part("one_cycle", final_factor=-1), "one_cycle: final_factor must be positive .*got -1"),
         (part("one_cycle", epochs=0), "one_cycle: epochs must be positive .*, got 0"),
         (part("warmup_cosine", warmup_epochs=-1), "warmup_cosine: warmup_epochs must be 0 or more"),
+        (part("warmup_epoch_cosine", epochs=5), "cosine_epochs must be positive .*, got 0"),
         (part("multi_step", milestones=(-1,)), "multi_step: milestones must be 0 or more.*got -1"),
         (part("multi_step", milestones=(1,), factor=0), "multi_step: factor must be positive"),
         (part("reduce_on_plateau", factor=1), "factor must be between 0 and 1, got 1"),
@@ -265,3 +270,30 @@ def test_rates_equal_supcontrast(case):
     )
     found = [schedule["learning_rate"](step) for step in range(len(expected))]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+MULCON = {
+    "stage1_readme": part(warmup_epoch_cosine),
+    "stage1_cosine_nowarm": part(warmup_epoch_cosine, warmup_epochs=0, cosine_epochs=20),
+    "stage1_linear": part(epoch_linear),
+    "stage2_readme": part(multi_step, milestones=(20, 40)),
+}
+
+
+@pytest.mark.parametrize("case", golden.names("mulcon_schedule", "stage"))
+def test_rates_equal_mulcon(case):
+    hyper = golden.cases("mulcon_schedule")[case]["hyper"]
+    expected = golden.arrays("mulcon_schedule", case)["lr"]
+    # The encoder's group comes first, in stage two that of the attention second.
+    factors = np.where(np.arange(len(hyper["groups"])) < hyper["stage"], hyper["lrp"], 1)
+    schedule = resolved(MULCON[case], "schedule")(
+        hyper["lr"], len(expected), hyper["steps_per_epoch"]
+    )
+    found = np.array([schedule["learning_rate"](step) for step in range(len(expected))])
+    np.testing.assert_allclose(found[:, None] * factors[None], expected, rtol=1e-12, atol=1e-20)
+
+
+def test_warmup_epoch_cosine_can_be_longer_than_the_run():
+    longer = warmup_epoch_cosine(1.0, 60, 4, epochs=25)["learning_rate"]
+    whole = warmup_epoch_cosine(1.0, 100, 4)["learning_rate"]
+    assert [longer(step) for step in range(60)] == [whole(step) for step in range(60)]
