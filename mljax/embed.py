@@ -181,25 +181,33 @@ def _draw_neighbors(
 ) -> Path:
     """Writes a row for each image: itself, then its nearest ones, without itself."""
     records, names = found.records, found.names
+
+    def cell(number: int, row: int, words: str) -> tuple[Image.Image, list[str]]:
+        labels = [records.class_names[c] for c in np.flatnonzero(found.labels[row] > 0)]
+        caption = f"{words} {Path(names[row]).name}".strip()
+        return _picture(records.images[number], max_pixels), [caption, ", ".join(labels)]
+
     rows = []
     for query, vector in asked:
-        first = records.images[query] if isinstance(query, int) else query
-        own = names[0:0] if isinstance(first, np.ndarray) else [str(Path(str(first)).resolve())]
-        text = [Path(records.name(query) if isinstance(query, int) else query).name, "nearest:"]
-        row = [(_picture(first, max_pixels), text)]
+        if isinstance(query, int):
+            first = cell(query, found.index.tolist().index(query), "")
+        else:
+            first = _picture(query, max_pixels), [Path(query).name]
         # One more: the image itself may be among them.
         order, cosines = nearest(found.vectors, vector, count + 1)
-        for place, cosine in zip(order.tolist(), cosines.tolist(), strict=True):
-            number = int(found.index[place])
-            if number == query or str(Path(names[place]).resolve()) in own or len(row) > count:
-                continue
-            labels = [records.class_names[c] for c in np.flatnonzero(found.labels[place] > 0)]
-            text = [f"{cosine:.3f} {Path(names[place]).name}", ", ".join(labels) or "no label"]
-            row.append((_picture(records.images[number], max_pixels), text))
-        rows.append(row)
+        others = [
+            cell(int(found.index[row]), row, f"{cosine:.3f}")
+            for row, cosine in zip(order.tolist(), cosines.tolist(), strict=True)
+            if found.index[row] != query and not _same_file(names[row], query)
+        ]
+        rows.append([first, *others[:count]])
     path = folder / "neighbors.png"
     contact_sheet(rows).save(path)
     return path
+
+
+def _same_file(name: str, query: str | int) -> bool:
+    return isinstance(query, str) and Path(name).resolve() == Path(query).resolve()
 
 
 def _picture(source: str | bytes | np.ndarray, max_pixels: int) -> Image.Image:

@@ -74,10 +74,10 @@ def test_neighbors_of_files_and_numbers_are_drawn_without_the_image_itself(
     assert main(options) == 0
     assert (tmp_path / "out" / "neighbors.png").exists()
     (query, *own), (_, *others) = rows
-    assert query[1] == ["image 7", "nearest:"]
+    label = CLASS_NAMES[records.labels[7].argmax()]
+    assert query[1] == ["image 7", label]
     assert [len(own), len(others)] == [3, 3]
     # The file is no image of the split; the split's image 7 is its double.
-    label = CLASS_NAMES[records.labels[7].argmax()]
     assert others[0][1] == ["1.000 image 7", label]
     assert [text for _, text in others[1:]] == [text for _, text in own[:2]]
     assert "image 7" not in str([text for _, text in own])

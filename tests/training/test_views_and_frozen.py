@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 import torch
 from flax import nnx
 from torch import nn
@@ -119,6 +120,7 @@ def _torch_losses(params, steps):
         yield loss.mean().item()
 
 
+@pytest.mark.slow
 def test_training_with_views_equals_that_of_torch_and_learns():
     chosen = loss(
         "supervised_contrastive_loss", temperature=0.1, base_temperature=0.1, reduction="mean"
