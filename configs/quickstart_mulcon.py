@@ -1,5 +1,4 @@
-"""MulCon in two stages on the embedded digits: classification, then contrast of labels beside it.
-"""
+"""MulCon in two stages on the embedded digits: classification, then contrast of labels beside it."""
 
 from typing import Literal
 

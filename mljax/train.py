@@ -312,7 +312,12 @@ def _run(arguments: argparse.Namespace) -> None:
         return
     if arguments.config is None:
         raise ValueError("--config is needed; --list-configs lists those that ship")
-    join_processes(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    join_processes(
+        arguments.coordinator,
+        arguments.num_processes,
+        arguments.process_id,
+        distributed=arguments.distributed,
+    )
     use_plugins(arguments.plugin)
     console = Console(quiet=jax.process_index() != 0)
     config = override(load_config(arguments.config), arguments.set)
@@ -344,6 +349,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--dry-run", action="store_true", help=text)
     add_plugin_option(parser)
     group = parser.add_argument_group("several processes")
+    text = "find the others under SLURM, Open MPI, Kubernetes (JobSet) or on a TPU pod"
+    group.add_argument("--distributed", action="store_true", help=text)
     group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     group.add_argument("--num-processes", type=int, metavar="N")
     group.add_argument("--process-id", type=int, metavar="I")

@@ -70,19 +70,24 @@ def _records(content):
         content = content[16 + length :]
 
 
-def start(*arguments, flags=""):
+def start(*arguments, flags="", **variables):
     """Starts Python in another process, with the settings and compiled programs of this one.
 
     Args:
       arguments: of the interpreter.
       flags: for XLA.
+      variables: more of the environment.
     """
     root = Path(__file__).parents[1]
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
-        "PYTHONPATH": str(root),
-    }
+    environment = (
+        os.environ
+        | variables
+        | {
+            "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+            "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+            "PYTHONPATH": str(root),
+        }
+    )
     if flags:
         environment["XLA_FLAGS"] = flags
     return subprocess.Popen(

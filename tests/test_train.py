@@ -272,13 +272,34 @@ sys.exit(train.main(sys.argv[1:]))
 """
 
 
-def _together(*arguments):
+def _by_address(process):
+    """Returns the options of one of two processes."""
+    return ["--num-processes", "2", "--process-id", process], {}
+
+
+def _by_slurm(process):
+    """Returns its option and environment where SLURM starts it."""
+    slurm = {
+        "SLURM_JOB_ID": "1",  # Gives the port, which --coordinator names here.
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": str(process),
+        "SLURM_LOCALID": str(process),
+        "SLURM_STEP_NUM_NODES": "1",
+    }
+    return ["--distributed"], slurm
+
+
+def _together(*arguments, cluster=_by_address):
     """Runs two processes of one training; returns their exit codes and what they printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    cluster = ["--coordinator", address, "--num-processes", "2", "--process-id"]
-    pair = [runs.start("-c", TERMINATED, *arguments, *cluster, i) for i in range(2)]
+    pair = []
+    for process in range(2):
+        options, environment = cluster(process)
+        options = ["--coordinator", address, *options]
+        pair.append(runs.start("-c", TERMINATED, *arguments, *options, **environment))
     shown = [process.communicate(timeout=300)[0] for process in pair]
     return [process.returncode for process in pair], shown
 
@@ -304,7 +325,7 @@ def together(tmp_path_factory, changes):
     arguments = _arguments(folder, changes)
     first = _together("--terminate", *arguments)
     saved = [int(path.name) for path in sealed(folder / "run/checkpoints")]
-    return folder / "run", first, saved, _together(*arguments)
+    return folder / "run", first, saved, _together(*arguments, cluster=_by_slurm)
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ import jax
 from jax.sharding import Mesh
 
 _ON_CPU = {
-    # Convolutions by Eigen: those of the default take three times as long for the gradients of
-    # 3 x 3 kernels.
+    # Convolutions by Eigen: those of the default take up to three times as long for the gradient
+    # of 3 x 3 filters.
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,"
     "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
     # The pass takes away the barriers that keep apart what is computed again for the backward pass

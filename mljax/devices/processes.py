@@ -11,7 +11,11 @@ def wait_for_all(name: str) -> None:
 
 
 def join_processes(
-    coordinator: str | None, num_processes: int | None, process_id: int | None
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    *,
+    distributed: bool = False,
 ) -> None:
     """Joins the other processes of a run, if there are any.
 
@@ -19,13 +23,26 @@ def join_processes(
       coordinator: address of process 0 as HOST:PORT.
       num_processes: how many there are.
       process_id: which one this is, from 0.
+      distributed: what is not given is found where SLURM, Open MPI, Kubernetes or a TPU pod
+        started the processes.
 
     Raises:
-      ValueError: if only some are given.
+      ValueError: if only some are given, or none is found.
     """
     cluster = (coordinator, num_processes, process_id)
-    if cluster == (None, None, None):
-        return
-    if None in cluster:
-        raise ValueError("--coordinator, --num-processes and --process-id belong together")
-    jax.distributed.initialize(*cluster)
+    if distributed:
+        try:
+            jax.distributed.initialize(*cluster)
+        except ValueError as error:
+            raise ValueError(
+                f"--distributed: {error} Nothing of SLURM, Open MPI, Kubernetes or a TPU pod is "
+                "in the environment; start the processes by one of these, or give --coordinator, "
+                "--num-processes and --process-id"
+            ) from error
+    elif cluster != (None, None, None):
+        if None in cluster:
+            raise ValueError(
+                "--coordinator, --num-processes and --process-id belong together; --distributed "
+                "finds them under SLURM, Open MPI, Kubernetes and on TPU pods"
+            )
+        jax.distributed.initialize(*cluster)

@@ -1,6 +1,7 @@
 """Ways to make a feature map smaller. Maps are NHWC."""
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from mljax.layers.init import at_least_float32
@@ -38,9 +39,29 @@ def blur_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
             f"blur_pool: the map must be at least 2 x 2, got {x.shape[1]} x {x.shape[2]}; "
             "use larger images (a TResNet needs 20 pixels a side)"
         )
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    x = x[:, :-2:2] + 2 * x[:, 1:-1:2] + x[:, 2::2]
-    return (x[:, :, :-2:2] + 2 * x[:, :, 1:-1:2] + x[:, :, 2::2]) / 16
+    return _blur_axis(_blur_axis(x, 1), 2) / 16
+
+
+def _blur_axis(x: Float[Array, "b h w c"], axis: int) -> Float[Array, "b i j c"]:
+    """Returns `x[i - 1] + 2 x[i] + x[i + 1]` for each even i, where the border is reflected.
+
+    The reflected row is added to a map padded with zeros: a pad is part of a sum on GPUs, while
+    rows joined to a map are a copy of it.
+    """
+    even = lax.slice_in_dim(x, 0, None, 2, axis)
+    odd = lax.slice_in_dim(x, 1, None, 2, axis)
+    places, between = even.shape[axis], odd.shape[axis]
+
+    def put(first: int, last: int, at: int) -> Float[Array, "b i j c"]:
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (at, places - at - (last - first))
+        return jnp.pad(lax.slice_in_dim(odd, first, last, axis=axis), widths)
+
+    before = put(0, 1, at=0) + put(0, places - 1, at=1)
+    after = put(0, between, at=0)
+    if between < places:
+        after += put(between - 1, between, at=between)
+    return before + 2 * even + after
 
 
 def ceil_average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:

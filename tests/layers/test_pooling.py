@@ -38,6 +38,15 @@ def test_blur_pool_and_its_gradient_match_the_original(case):
     np.testing.assert_allclose(nchw(dx), expected["dx"], atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(2, 2, 2, 3), (2, 3, 5, 3), (2, 7, 4, 1)])
+def test_blur_pool_has_the_bits_of_its_formula(shape):
+    x = jax.random.normal(jax.random.key(0), shape)
+    wide = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    rows = wide[:, :-2:2] + 2 * wide[:, 1:-1:2] + wide[:, 2::2]
+    expected = (rows[:, :, :-2:2] + 2 * rows[:, :, 1:-1:2] + rows[:, :, 2::2]) / 16
+    np.testing.assert_array_equal(blur_pool(x), expected)
+
+
 def test_blur_pool_rejects_a_map_of_one_pixel():
     with pytest.raises(ValueError, match="at least 2 x 2, got 1 x 1"):
         blur_pool(jnp.zeros((1, 1, 1, 4)))
