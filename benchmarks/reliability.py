@@ -1,16 +1,17 @@
 """Kills, signals and flipped bits: what a run loses, counted.
 
-    python -m benchmarks.reliability [--kills 3] [--signals 3] [--flips 100] [--seed 0]
+    python -m benchmarks.reliability [--kills 12] [--signals 6] [--flips 200] [--write]
 
 Trains a miniature on digits in other processes, 40 steps with a checkpoint every 5. It is killed,
 or asked to end, at random steps and started again until it is done. Then its last checkpoint is
 compared with that of a run without a break, bit for bit. Every checkpoint that an interruption left
-is verified.
+is verified. `--write` puts the counts into docs/reliability.md.
 """
 
 import argparse
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -22,8 +23,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from rich.console import Console
-from rich.table import Table
 
 from mljax.checkpoints.manifest import DamagedCheckpointError, sealed, verify
 from mljax.config import (
@@ -42,6 +41,17 @@ from mljax.data.readers.digits import digits
 from mljax.losses import asymmetric_loss
 
 STEPS, INTERVAL = 40, 5
+DOCUMENT = Path(__file__).parents[1] / "docs/reliability.md"
+HEADING = "## Counts"
+COUNTS = f"""{HEADING}
+
+{{steps}} steps of a miniature on digits, a checkpoint every {{interval}} steps
+(`{{options}}`):
+
+| trial | times | unreadable checkpoints | most steps lost | runs that ended bit-equal |
+| --- | --- | --- | --- | --- |
+{{rows}}
+"""
 
 
 def make_config() -> Config:
@@ -168,13 +178,14 @@ def flip_bits(folder: Path, count: int, rng: np.random.Generator) -> dict[str, i
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs all trials and prints their counts."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability")
-    parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--signals", type=int, default=3, help="of SIGTERM, and as many SIGHUP")
-    parser.add_argument("--flips", type=int, default=100)
+    parser.add_argument("--kills", type=int, default=12)
+    parser.add_argument("--signals", type=int, default=6, help="of SIGTERM, and as many SIGHUP")
+    parser.add_argument("--flips", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", action="store_true", help="the counts into docs/reliability.md")
     arguments = parser.parse_args(argv)
     rng = np.random.default_rng(arguments.seed)
-    table = Table("trial", "counts")
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         config = root / "config.json"
@@ -184,15 +195,41 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise RuntimeError(errors[-2000:])
         trials = {"SIGKILL": arguments.kills, "SIGTERM": arguments.signals}
         for name, count in (trials | {"SIGHUP": arguments.signals}).items():
-            found = interrupt(signal.Signals[name], count, config, root, rng)
-            table.add_row(name, _text(found))
+            rows.append(_row(name, interrupt(signal.Signals[name], count, config, root, rng)))
+            print(rows[-1], flush=True)
         found = flip_bits(sealed(root / "straight" / "checkpoints")[-1], arguments.flips, rng)
-        table.add_row("one bit", _text(found))
-    Console().print(table)
+    refused = f"{found['refused and named']} refused, the file named"
+    rows.append(f"| one flipped bit in a checkpoint | {found['flipped bits']} | {refused} | | |")
+    options = f"--kills {arguments.kills} --signals {arguments.signals} --flips {arguments.flips}"
+    text = COUNTS.format(
+        steps=STEPS,
+        interval=INTERVAL,
+        options=f"{options} --seed {arguments.seed}",
+        rows="\n".join(rows),
+    )
+    print(text)
+    if arguments.write:
+        write_counts(DOCUMENT, text)
 
 
-def _text(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in counts.items())
+def write_counts(document: Path, text: str) -> None:
+    """Replaces the section of the counts in a document, to the end of its table.
+
+    Raises:
+      ValueError: if it has none.
+    """
+    section = re.compile(rf"^{HEADING}\n(?:(?!\|).*\n)*(?:\|.*\n)+", re.MULTILINE)
+    content, count = section.subn(lambda _: text, document.read_text("utf-8"))
+    if count != 1:
+        raise ValueError(f"{document}: there is no section {HEADING!r} with a table")
+    document.write_text(content, "utf-8")
+
+
+def _row(name: str, counts: dict[str, int]) -> str:
+    trial = "SIGKILL at a random step" if name == "SIGKILL" else name
+    values = [counts[key] for key in ("signals", "unreadable checkpoints", "most steps lost")]
+    cells = [trial, *map(str, values), f"{counts['bit-equal']} of {counts['runs']}"]
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -34,6 +34,9 @@ from mljax.terminal.command import add_plugin_option, add_set_option, run_comman
 from mljax.terminal.grammar import counted
 from mljax.terminal.progress import make_progress
 
+# The fields of a config that decide here.
+_READ = ("data.preprocessing", "data.max_pixels", "eval.threshold")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns 1 if anything failed, such as one image, 130 by Ctrl-C, else 0."""
@@ -129,9 +132,10 @@ def _config(model: Classifier, arguments: argparse.Namespace) -> Config | None:
             f"images are prepared as --config {given} says: {chosen}; the checkpoint has {own}",
             file=sys.stderr,
         )
-    for unread in unread_fields(arguments.set, ("data", "eval")):
+    changed = override(config, arguments.set)
+    for unread in unread_fields(arguments.set, _READ):
         print(f"--set {unread} changes nothing here: predict does not read it", file=sys.stderr)
-    return override(config, arguments.set)
+    return changed
 
 
 def _preprocessing(

@@ -20,6 +20,7 @@ from flax import nnx
 from mljax.config import list_configs, load_config
 from mljax.config.part import resolved
 from mljax.config.shipped import FOLDER
+from mljax.models.classifier import make_abstract
 
 FILE = Path(__file__).with_suffix(".json")
 
@@ -35,6 +36,8 @@ DATA_SETS = {
     "quickstart_aam": (4_096, 10),
     "quickstart_kmcl": (4_096, 10),
     "quickstart_partial": (4_096, 10),
+    "quickstart_supcon": (4_096, 10),
+    "probe": (4_096, 10),
     "asl/coco": (_COCO, 80),
     "asl/csv": (1_209, 5),
     "asl/nus_wide": (_NUS_WIDE, 81),
@@ -98,13 +101,13 @@ def variants(*only):
 def _backbone(part):
     """Returns the parameters and the features of a backbone; nothing is computed."""
     make = resolved(part, "backbone")
-    network = nnx.eval_shape(lambda: make(dtype=None, rngs=nnx.Rngs(0)))
+    network = make_abstract(lambda rngs: make(dtype=None, rngs=rngs))
     return _count(network), network.num_features
 
 
 def _head(part, features, classes):
     make = resolved(part, "head")
-    network = nnx.eval_shape(lambda: make(features, classes, dtype=None, rngs=nnx.Rngs(0)))
+    network = make_abstract(lambda rngs: make(features, classes, dtype=None, rngs=rngs))
     return _count(network)
 
 

@@ -19,14 +19,22 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 
 def pytest_collection_modifyitems(items):
-    """Lets the files with the most slow tests come first: one of them would be the last to end."""
+    """Lets the files with the most slow tests come first: one of them would be the last to end.
+
+    Chooses who has `little_optimization`, too.
+    """
     slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: (-slow[item.path], item.path))
+    for item in items:
+        if item.get_closest_marker("slow") or "f64" in item.name or "float64" in item.name:
+            item.fixturenames.append("little_optimization")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compilation(request):
     """Compiles with little optimization, but as a user's what is compared with golden cases.
+
+    See `little_optimization` for the exceptions.
 
     Most programs of the tests run only a few times. By an environment variable too, so that the
     processes that a test starts give the same bits as the test.
@@ -37,6 +45,19 @@ def compilation(request):
         jax.config.update("jax_disable_most_optimizations", little)
         yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def little_optimization():
+    """Compiles one test with little optimization though its module has golden cases.
+
+    The slow ones, which are mostly networks of full size, and those of float64 prove the formulas;
+    that a user's program gives the same numbers is proved by the quick ones in float32.
+    """
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session", autouse=True)

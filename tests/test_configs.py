@@ -38,7 +38,12 @@ SUMMARIES = json.loads(config_summaries.FILE.read_text())
 MINIATURE = ("model.backbone.kwargs.layers=(0,0,0,0)", "model.backbone.kwargs.width=8")
 MINIATURE_EFFICIENT = tuple(
     f"model.backbone.kwargs.{assignment}"
-    for assignment in ("layers=(0,0,0,0,0,0)", "widths=(8,8,8,8,8,8)", "stem_width=8")
+    for assignment in (
+        "layers=(0,0,0,0,0,0)",
+        "widths=(8,8,8,8,8,8)",
+        "stem_width=8",
+        "num_features=8",
+    )
 )
 
 
@@ -55,7 +60,10 @@ class Patches(nnx.Module):
         return self.norm(self.conv(images))
 
 
-SMALL_HEADS = {"ml_decoder": ("embedding_size=16", "feed_forward_size=16", "num_groups=2")}
+SMALL_HEADS = {
+    "ml_decoder": ("embedding_size=16", "feed_forward_size=16", "num_groups=2"),
+    "query2label": ("embedding_size=16", "feed_forward_size=16"),
+}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -233,13 +241,14 @@ def _on_made_up_data(config, root):
 
 
 def _kinds():
-    """Returns one config of each head with its losses and trackers."""
+    """Returns one config of each head with its losses and trackers, frozen or not."""
     kinds = {}
     for name in VARIANTS:
         config = load_config(name)
         train, head = config.train, config.model.head
         losses = tuple(loss.name for loss in config.losses)
         key = (head.name, "word_vector_size" in head.kwargs, losses, train.trackers)
+        key += (bool(config.model.frozen),)
         kinds.setdefault(key, name)
     return list(kinds.values())
 

@@ -10,6 +10,7 @@ from flax import nnx
 from mljax.checkpoints.checkpoint import save_model
 from mljax.config import part
 from mljax.cost import main
+from mljax.heads import HEADS
 from mljax.models.arrays import split_model
 from mljax.models.classifier import Classifier, ModelSpec, abstract_model
 from mljax.models.cost import count_cost
@@ -54,6 +55,17 @@ def test_every_product_of_a_small_network_is_counted():
     assert cost.activations == sum(count for _, count in expected)
     assert cost.activation_bytes == 4 * cost.activations
     assert cost.parameters == sum(a.size for a in split_model(small())[1].values())
+
+
+@pytest.mark.parametrize("graph_head", ["graph_reweighting", "ml_gcn"])
+def test_a_graph_over_the_classes_is_folded_before_counting(graph_head):
+    spec = ModelSpec(backbone=part("toy"), head=part("cosine"), num_classes=3)
+    costs = [
+        count_cost(Classifier(small().backbone, HEADS[head](32, 3, rngs=nnx.Rngs(0)), spec), 32, 32)
+        for head in ("cosine", graph_head)
+    ]
+    assert costs[0].multiply_adds == costs[1].multiply_adds
+    assert costs[0].parameters < costs[1].parameters
 
 
 class _Scanned(nnx.Module):

@@ -72,9 +72,10 @@ def test_set_changes_the_config_and_options_change_both(checkpoint, photo, used)
     assert used["preprocessing"].image_size == (24, 48)
 
 
-def test_a_change_that_predict_does_not_read_is_told(checkpoint, photo, used, capsys):
-    assert main(["--checkpoint", str(checkpoint), "--set", "train.epochs=3", photo]) == 0
-    assert "--set train.epochs=3 changes nothing here" in capsys.readouterr().err
+@pytest.mark.parametrize("change", ["train.epochs=3", "data.reader.kwargs.seed=3"])
+def test_a_change_that_predict_does_not_read_is_told(checkpoint, photo, used, capsys, change):
+    assert main(["--checkpoint", str(checkpoint), "--set", change, photo]) == 0
+    assert f"--set {change} changes nothing here" in capsys.readouterr().err
 
 
 def test_set_without_a_config_is_an_error(photo, tmp_path, capsys):

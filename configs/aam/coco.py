@@ -99,6 +99,7 @@ def get_config(
             scale=scale,
         ),
     }[head]
+    undecayed = ("head.queries", "head.projection.kernel") if head == "query2label" else ()
     term = {
         "aam": loss_term(angular_margin_loss, margin=0.0, present_share=0.7, gamma_neg=1.0),
         "am": loss_term(angular_margin_loss, margin=0.0, present_share=0.7),
@@ -135,7 +136,7 @@ def get_config(
         optimizer=config.OptimizerConfig(
             peak_lr=7e-3 if angular else 1e-4,
             algorithm=part(torch_sgd, momentum=0.9, weight_decay=5e-4),
-            groups=no_bias_decay(),
+            groups=no_bias_decay(*undecayed),
         ),
         # The momentum goes with the rate, 0.95 to 0.85 and back.
         schedule=part(

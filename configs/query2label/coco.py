@@ -61,6 +61,7 @@ def get_config(size: Literal["r101", "l"] = "r101", image_size: int = 448) -> co
                 gamma_neg=2.0,
                 gamma_pos=0.0,
                 clip=None,
+                eps=1e-5,
                 reduction="mean",
                 weight=1000 / 80,
             ),

@@ -4,7 +4,7 @@
     python -m mljax.train --config supcon/cifar:stage=probe --workdir runs/supcon_probe
     python -m mljax.train --config supcon/cifar:stage=cross_entropy --workdir runs/ce
 
-The probe reads runs/supcon/best, or what `init_from` names: any checkpoint with this backbone.
+The probe reads runs/supcon, or what `init_from` names: any checkpoint with this backbone.
 
 Khosla et al., "Supervised Contrastive Learning", https://arxiv.org/abs/2004.11362. The numbers are
 those of the commands in the README of HobbitLong/SupContrast: batches of 1,024 for the training
@@ -34,7 +34,7 @@ def get_config(
     classes: Literal[10, 100] = 10,
     stage: Literal["pretrain", "probe", "cross_entropy"] = "pretrain",
     method: Literal["supcon", "simclr"] = "supcon",
-    init_from: str = "runs/supcon/best",
+    init_from: str = "runs/supcon",
 ) -> config.Config:
     """Returns the config of a stage.
 

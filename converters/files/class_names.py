@@ -1,5 +1,6 @@
 """Class names: those in a torch file, in the spellings of training scripts, and those in a list."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mljax.data.files.names import check_class_names
-from mljax.data.files.text import read_utf8
+from mljax.data.files.text import read_lines
 
 # Lists of names, or {index: name}.
 _NAME_LISTS = ("idx_to_class", "class_names", "classes")
@@ -47,8 +48,15 @@ def _names_in(value: Any, entry: str) -> tuple[Any, ...] | None:  # noqa: ANN401
         known = [index for index in indices if index is not None]
         if len(known) == len(pairs):
             return _in_order(known, [_text(name) for _, name in pairs], entry)
+    if any(_index(key) is not None for key in value):
+        raise ValueError(f"{entry}: some of its indices are whole numbers, and some are not")
     if all(isinstance(name, str) for name in value.values()):
-        # Keys that are no numbers, such as {"n01440764": "tench"}, can only mean their order.
+        ends = [re.search(r"[0-9]+$", str(key)) for key in value]
+        numbers = [int(end[0]) for end in ends if end]
+        if sorted(numbers) == list(range(len(value))):
+            # Such as class_0, class_1, class_10, class_2 in a file with sorted keys.
+            return _in_order(numbers, list(value.values()), entry)
+        # Other keys, such as {"n01440764": "tench"}, can only mean their order.
         return tuple(value.values())
     return None
 
@@ -96,7 +104,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         name, or one twice; the message names the file, and the line if there is one.
       FileNotFoundError: if there is no such file.
     """
-    names = [line.strip() for line in read_utf8(path).splitlines() if line.strip()]
+    names = [line.strip() for line in read_lines(path) if line.strip()]
     if not names:
         raise ValueError(f"{path}: holds no class name; expected one a line")
     return check_class_names(names, str(path))

@@ -163,7 +163,7 @@ def table(model: Classifier, naming: str) -> Table:
         decoder = renamed(ml_decoder_table(head, "original"), lambda n: n.removeprefix("head."))
         cosine, classifier = head.scale is not None, Table(())
         if isinstance(model.backbone, TResNet):
-            classifier = _classifier(f"{outer}head.fc", head.num_classes, model, False)
+            classifier = unread_classifier(f"{outer}head.fc", head.num_classes, model, False)
         fillers = join(classifier, _activation(outer + inner, cosine and inner != ""))
         return join(body, fillers, decoder)
     cosine = isinstance(head.head, Cosine)
@@ -180,7 +180,7 @@ def table(model: Classifier, naming: str) -> Table:
         Table((row("inp", "head.graph.nodes", copy),)),
         graph_table(head.graph),
         body,
-        _classifier(place, count, model, cosine and inner != ""),
+        unread_classifier(place, count, model, cosine and inner != ""),
         _activation(outer + inner, cosine and isinstance(model.backbone, EfficientNetV2)),
         Table((after,)) if cosine else affine("head", "head.head.linear"),
     )
@@ -221,8 +221,15 @@ def _activation(prefix: str, present: bool) -> Table:
     return _fillers({name: np.full(1, 0.25, np.float32)}, _ACTIVATION) if present else Table(())
 
 
-def _classifier(source: str, count: int, model: Classifier, cosine: bool) -> Table:
-    """Returns the table of a classifier that nothing reads."""
+def unread_classifier(source: str, count: int, model: Classifier, cosine: bool) -> Table:
+    """Returns the table of the backbone's own classifier, behind which another head stands.
+
+    Args:
+      source: what precedes `.weight`.
+      count: number of classes.
+      model: tells the width.
+      cosine: whether the weight has the features first, and no bias beside it.
+    """
     width = model.backbone.num_features
     fillers: dict[str, np.ndarray] = {
         f"{source}.weight": np.zeros((width, count) if cosine else (count, width), "f4")

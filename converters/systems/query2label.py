@@ -2,13 +2,15 @@
 
 Original: SlongLiu/query2labels lib/models/query2label.py on torchvision's ResNet or Alibaba-MIIL's
 TResNet. deep_object_reid: tosfaq/deep-object-reid (branch multilabel-paper) torchreid/models/q2l.py
-on timm's EfficientNetV2, with a learned slope in the feed-forward networks.
+on timm's EfficientNetV2 or its own TResNet-L, with a learned slope in the feed-forward networks.
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 from converters.rows import affine, attention, norm
 from converters.systems import efficientnet_v2, resnet, tresnet
+from converters.systems.aam import unread_classifier
 from converters.systems.shapes import count_blocks, has, without
 from converters.systems.system import Detection, System, Tensor, Tensors
 from converters.table import Row, Table, Transform, copy, first, join, pointwise, row, under
@@ -20,15 +22,17 @@ from mljax.heads.query2label import Query2Label, TransformerLayer, sine_position
 from mljax.models.classifier import Classifier
 
 # {naming: (what precedes the names of the backbone, the table of positions, the classifier)}.
+# In deep_object_reid, timm's network is one level deeper.
 _NAMES: dict[str, tuple[str, str, tuple[str, str]]] = {
     "original": ("backbone.0.body.", "backbone.1.pe", ("fc.W", "fc.b")),
     "deep_object_reid": (
-        "backbone.backbone.model.",
+        "backbone.backbone.",
         "backbone.position_embedding.pe",
         ("fc.weight", "fc.bias"),
     ),
 }
 _POSITIONS = "the table of positions, which is made for every size of map"
+_TIMM = "model."
 _STRIDE = 32
 
 
@@ -53,7 +57,7 @@ def detect(
     prefix, positions, _ = _NAMES[naming]
     head, num_classes, text = _detect_head(tensors, num_heads, name)
     told = (Part(name="query2label", kwargs=head), num_classes, text)
-    body = without(prefix, tensors)
+    body = without(_inner_prefix(prefix, tensors), tensors)
     slopes = {"stem_slope": stem_slope, "block_slope": block_slope}
     variant = {"same_padding": same_padding, "norm_eps": norm_eps}
     foreign = slopes | variant
@@ -73,10 +77,19 @@ def detect(
     if table is not None and table.ndim == 4 and table.shape[-1] > 0:
         size = table.shape[-1] * _STRIDE
         preprocessing = dataclasses.replace(preprocessing, image_size=size)
+    if naming == "deep_object_reid":
+        half = (0.5, 0.5, 0.5)
+        preprocessing = dataclasses.replace(preprocessing, mean=half, std=half)
     assumption = found.assumption if num_heads else f"{found.assumption}; 4 attention heads"
     return dataclasses.replace(
         found, naming=naming, preprocessing=preprocessing, assumption=assumption
     )
+
+
+def _inner_prefix(prefix: str, names: Iterable[str]) -> str:
+    """Returns what precedes the names of the backbone, with the level of timm's network."""
+    timms = prefix + _TIMM
+    return timms if any(name.startswith(timms) for name in names) else prefix
 
 
 def _detect_head(
@@ -122,8 +135,15 @@ def table(model: Classifier, naming: str) -> Table:
         places = sine_positions(height, width, model.head.queries.shape[1]).transpose(2, 0, 1)
         constant = Transform("positions", lambda: (), lambda: (places[None],))
         rows = (Row((positions,), (), constant),)
+    fillers = Table(())
+    if naming == "deep_object_reid":
+        timms = isinstance(model.backbone, EfficientNetV2)
+        prefix += _TIMM if timms else ""
+        place = f"{prefix}{'classifier' if timms else 'head.fc'}"
+        fillers = unread_classifier(place, model.spec.num_classes, model, False)
     return join(
         under(prefix, _backbone_table(model.backbone)),
+        fillers,
         Table(rows, {positions: _POSITIONS}),
         query2label_table(model.head, classifier),
     )
@@ -190,6 +210,7 @@ def logits(weights: dict[str, Tensor], images: Tensor, model: Classifier) -> Ten
     from converters.reference.resnet import resnet_features
 
     prefix = next(prefix for prefix, _, _ in _NAMES.values() if has(weights, prefix))
+    prefix = _inner_prefix(prefix, weights)
     body = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     backbone = model.backbone
     if isinstance(backbone, TResNet):
@@ -205,8 +226,8 @@ def logits(weights: dict[str, Tensor], images: Tensor, model: Classifier) -> Ten
 
 SYSTEM = System(
     name="Query2Label",
-    networks="ResNet and TResNet with the head of query2labels; EfficientNetV2 with that of "
-    "deep-object-reid",
+    networks="ResNet and TResNet with the head of query2labels; EfficientNetV2 and TResNet-L with "
+    "that of deep-object-reid",
     matches=matches,
     detect=detect,
     arguments={

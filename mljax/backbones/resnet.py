@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from mljax.layers.conv import convolution
 from mljax.layers.norm import BatchNorm, FrozenBatchNorm
+from mljax.layers.recompute import recomputing
 
 
 class Unit(nnx.Module):
@@ -148,6 +149,12 @@ class ResNet(nnx.Module):
             stages.append(nnx.List(blocks))
         self.stages = nnx.List(stages)
         self.num_features = features
+        self.recompute = False
+
+    def set_view(self, recompute: bool | None = None) -> None:
+        """Sets what `nnx.view` asks for: whether the backward pass computes cheap maps again."""
+        if recompute is not None:
+            self.recompute = recompute
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b i j c"]:
         """Returns the feature map of normalized images of any size."""
@@ -157,7 +164,7 @@ class ResNet(nnx.Module):
             x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
         for blocks in self.stages:
             for block in blocks:
-                x = block(x)
+                x = recomputing(block, x) if self.recompute else block(x)
         return x
 
 

@@ -71,8 +71,10 @@ def save_model(
 
     Raises:
       FileExistsError: if `path` exists.
-      ValueError: for a path with `[` in it.
+      ValueError: for a path with `[` in it, or a folded network.
     """
+    if model.is_folded:
+        raise ValueError(f"{path}: a folded network has lost its parameters; save the one before")
     path = Path(path).absolute()
     check_path(path)
     if path.exists():

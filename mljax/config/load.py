@@ -99,7 +99,7 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
     """
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
-        if not separator:
+        if not separator or not path:
             raise ValueError(f"expected path=value, got {assignment!r}")
         tree = _builtins(config)
         _assign(tree, path.split("."), parse_value(text), path)
@@ -108,8 +108,14 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
 
 
 def unread_fields(assignments: Sequence[str], read: Sequence[str]) -> list[str]:
-    """Returns those `path=value` whose path does not begin with a name in `read`."""
-    return [a for a in assignments if a.partition("=")[0].partition(".")[0] not in read]
+    """Returns those `path=value` that change no field that is in `read`, whole or in part."""
+
+    def is_read(path: str) -> bool:
+        return any(f"{path}.".startswith(f"{field}.") for field in read) or any(
+            field.startswith(f"{path}.") for field in read
+        )
+
+    return [a for a in assignments if not is_read(a.partition("=")[0])]
 
 
 def _assign(tree: Any, keys: list[str], value: Any, path: str) -> None:  # noqa: ANN401

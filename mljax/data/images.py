@@ -6,6 +6,7 @@ images too large for memory) has its own rule here.
 """
 
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from mljax.config.schema import MAX_PIXELS, Preprocessing
 from mljax.data import opencv
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_TOO_LARGE = (
+    "make the file smaller, or if you trust it, raise data.max_pixels (of a config; --max-pixels "
+    "of predict)"
+)
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -58,18 +63,26 @@ def read_image(
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     try:
+        if not isinstance(source, bytes) and not os.path.isfile(source) and os.path.exists(source):
+            # Opening a pipe waits for what writes into it.
+            raise ValueError("a folder, a pipe or a device, expected a file")
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             pixels = image.width * image.height
             if pixels > max_pixels:
                 raise ValueError(
                     f"its {image.width} x {image.height} pixels exceed the limit of {max_pixels}; "
-                    "make the file smaller, or if you trust it, raise data.max_pixels (of a "
-                    "config; --max-pixels of predict)"
+                    f"{_TOO_LARGE}"
                 )
             # Decoding leaves no trace of how many bits a channel had.
             deep = image.mode in ("RGB", "RGBA", "LA") and ";16" in str(image.tile)
             image.load()
         rgb, note = _to_rgb(image)
+    except Image.DecompressionBombError as error:
+        # Of more than twice the pixels, which Pillow does not even open.
+        raise ValueError(
+            f"{name}: cannot be read as an image: more pixels than twice the limit of "
+            f"{Image.MAX_IMAGE_PIXELS}; {_TOO_LARGE}"
+        ) from error
     # Decoders raise whatever their parsing trips over: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise ValueError(

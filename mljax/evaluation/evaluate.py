@@ -134,12 +134,51 @@ def evaluate_model(
         without preprocessing where none is given.
     """
     decision_of(model, threshold)
-    preprocessing = preprocessing or model.preprocessing
-    if preprocessing is None:
-        raise ValueError("the model does not say how its images are prepared: give preprocessing")
     if records.class_vectors is not None:
         model = for_classes(model, records.classes)
     records = in_order_of(model, records, match)
+    skipped = run_model(
+        model,
+        records,
+        evaluators=evaluators,
+        preprocessing=preprocessing,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        bad_images=bad_images,
+        max_pixels=max_pixels,
+    )
+    decision = decision_of(model, threshold)
+    classes = dataclasses.replace(
+        records.classes, threshold=decision.score, logit_threshold=decision.logit
+    )
+    figures = merge_figures(evaluator.result(classes) for evaluator in evaluators)
+    return figures, [records.name(index) for index in skipped]
+
+
+def run_model(
+    model: Classifier,
+    records: Records,
+    *,
+    evaluators: Sequence[Any],
+    preprocessing: Preprocessing | None = None,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    bad_images: str = "fail",
+    max_pixels: int = MAX_PIXELS,
+) -> list[int]:
+    """Hands the outputs of a network for a whole split to evaluators; shows a progress bar.
+
+    The arguments are those of `evaluate_model`; classes are not looked at.
+
+    Returns:
+      The record numbers of skipped bad images.
+
+    Raises:
+      ValueError: for a network without preprocessing where none is given.
+    """
+    preprocessing = preprocessing or model.preprocessing
+    if preprocessing is None:
+        raise ValueError("the model does not say how its images are prepared: give preprocessing")
     # Each process has a whole number of rows for each of its devices.
     processes = jax.process_count()
     batch_size = whole_batch(-(-batch_size // processes)) * processes
@@ -158,13 +197,7 @@ def evaluate_model(
     program = f"{spec.backbone.name} + {spec.head.name}, {batch_size} x {height} x {width}"
     with batches:
         shown = _with_progress(batches, -(-len(records) // batch_size), program)
-        skipped = run_evaluators({"network": apply}, {"network": evaluators}, shown)
-    decision = decision_of(model, threshold)
-    classes = dataclasses.replace(
-        records.classes, threshold=decision.score, logit_threshold=decision.logit
-    )
-    figures = merge_figures(evaluator.result(classes) for evaluator in evaluators)
-    return figures, [records.name(index) for index in skipped]
+        return run_evaluators({"network": apply}, {"network": evaluators}, shown)
 
 
 def _with_progress(batches: Iterable[Batch], total: int, program: str) -> Iterator[Batch]:

@@ -23,6 +23,9 @@ def _on_host(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray])
             return draw(np.random.default_rng(np.asarray(seed)), shape).astype(dtype)
 
         seed = jax.random.key_data(key)
+        if not isinstance(seed, jax.core.Tracer):
+            # Outside of a trace too, each callback would be a program of its own to compile.
+            return jnp.asarray(call(seed))
         return jax.pure_callback(call, jax.ShapeDtypeStruct(shape, dtype), seed)
 
     return init

@@ -49,6 +49,8 @@ def angular_margin_loss(
         it is 0.
       - A batch without annotated labels costs 0; the original then fails.
       - The scale is that of the head for good; the original's call may replace it.
+      - Nothing here mixes images, which no published setting of the original does either. A
+        gradient wrapper of your own can: it puts the mixed images and `mixed_with` into the batch.
 
     Args:
       cosines: of a normalized head, before any scale; in [-1, 1] but for a bias that the head may

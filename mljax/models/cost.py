@@ -14,11 +14,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.core import ShapedArray
 from jax.extend import core
 
 from mljax.models.arrays import merge_model, split_model
-from mljax.models.classifier import Classifier
+from mljax.models.classifier import Classifier, fold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Cost:
 
 
 def count_cost(model: Classifier, height: int, width: int) -> Cost:
-    """Returns the cost of a forward pass in eval mode.
+    """Returns the cost of a forward pass in eval mode, without what no image changes; see `fold`.
 
     Args:
       model: may be abstract, see `mljax.models.classifier.abstract_model`.
@@ -51,7 +52,8 @@ def count_cost(model: Classifier, height: int, width: int) -> Cost:
     Raises:
       ValueError: if the network cannot read images of that size.
     """
-    graph, params, statistics = split_model(model)
+    parameters = split_model(model)[1].values()
+    graph, params, statistics = split_model(nnx.eval_shape(fold, model))
     images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
 
     def forward(params: Any, statistics: Any, images: Any) -> Any:  # noqa: ANN401
@@ -60,7 +62,7 @@ def count_cost(model: Classifier, height: int, width: int) -> Cost:
     jaxpr = jax.make_jaxpr(forward)(params, statistics, images).jaxpr
     multiply_adds, activations, size = _count(jaxpr)
     return Cost(
-        parameters=sum(math.prod(array.shape) for array in params.values()),
+        parameters=sum(math.prod(array.shape) for array in parameters),
         multiply_adds=multiply_adds,
         activations=activations,
         activation_bytes=size,

@@ -10,6 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from mljax.devices.compiler import compiler_options
 from mljax.devices.mesh import batch_sharding, local_rows, make_mesh, replicated
 from mljax.models.arrays import Arrays, merge_model, split_model
 from mljax.models.classifier import Classifier, fold
@@ -56,7 +57,7 @@ def _make_forward(
 ) -> Callable[[Arrays, Arrays, Float[np.ndarray, "b h w 3"]], Outputs]:
     sharding = batch_sharding(mesh)
 
-    @functools.partial(jax.jit, out_shardings=sharding)
+    @functools.partial(jax.jit, out_shardings=sharding, compiler_options=compiler_options(mesh))
     def outputs(params: Arrays, statistics: Arrays, images: Float[Array, "b h w 3"]) -> Any:  # noqa: ANN401
         found = merge_model(graph, params, statistics)(images)
         missing = [name for name in reads if name not in found]

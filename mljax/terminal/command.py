@@ -20,7 +20,10 @@ def run_command(run: Callable[[], int | None]) -> int:
     before = warnings.formatwarning
     warnings.formatwarning = _format_warning
     try:
-        return run() or 0
+        with warnings.catch_warnings():
+            # Pillow's; too many pixels are an error of ours, which says what to do.
+            warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
+            return run() or 0
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, ImportError) as error:

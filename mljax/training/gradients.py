@@ -54,6 +54,7 @@ def make_gradients(
         deterministic=False,
         use_running_average=False,
         batch_norm_groups=batch_norm_groups,
+        recompute=True,
         raise_if_not_found=False,
     )
     graph = nnx.graphdef(training)

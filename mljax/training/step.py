@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from mljax.devices.compiler import compiler_options
 from mljax.devices.mesh import batch_sharding, replicated
 from mljax.training.gradients import Gradients
 from mljax.training.objective import Batch
@@ -100,6 +101,7 @@ def jit_step(step: Step, mesh: Mesh, shardings: TrainState) -> Any:  # noqa: ANN
         donate_argnums=0,
         in_shardings=(shardings, batch_sharding(mesh), whole, whole),
         out_shardings=(shardings, whole),
+        compiler_options=compiler_options(mesh),
     )
 
 

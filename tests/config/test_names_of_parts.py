@@ -47,6 +47,13 @@ def test_fields_that_a_command_does_not_read_are_told_apart():
         "train.y=2",
         "datas=3",
     ]
+    changes = ["data.b.c=1", "data.b={}", "data={}", "data.batch=1"]
+    assert unread_fields(changes, ("data.b",)) == ["data.batch=1"]
+
+
+def test_a_value_without_a_path_is_refused():
+    with pytest.raises(ValueError, match="expected path=value, got '=3'"):
+        override(CONFIG, ["=3"])
 
 
 @pytest.mark.parametrize(

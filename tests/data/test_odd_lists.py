@@ -1,5 +1,6 @@
 """Label lists in CSV cells: read as what they are, or refused by line and separator."""
 
+import numpy as np
 import pytest
 
 from mljax.data.readers.image_csv import csv_table
@@ -57,9 +58,10 @@ def test_names_may_hold_spaces(tmp_path, cells):
 
 
 def test_given_names_may_hold_anything(tmp_path):
-    names = ["sea, open", "polar bear", "[x]"]
+    names = ["sea, open", "polar bear", "[x]", "nan", "\u732b\u3001\u72ac", "&"]
+    odd.touch(tmp_path, "5.jpg", "6.jpg")
     records = _read(tmp_path, *names, class_names=names)
-    assert records.labels.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert records.labels.tolist() == np.eye(6, dtype=int).tolist()
 
 
 def test_separator_can_be_given(tmp_path):
@@ -92,6 +94,13 @@ def test_items_may_be_numbers_and_escaped(tmp_path):
         (("'cat','dog'",), "line 2: the name \"'cat'\" .* holds '"),
         (("cat,,dog",), "line 2: 'cat,,dog' lists a name that is blank"),
         (("['cat', ' ']",), "line 2: .* lists a name that is blank"),
+        (("1 0 1", "0 1 0"), "line 2: '1 0 1' holds a value for each class"),
+        (("[1, 0, 0]", "[0, 1, 0]"), "line 2: .* holds a value for each class"),
+        (("\u732b\uff0c\u72ac", "\u732b"), "line 2: .* holds '\uff0c'; separate names by"),
+        (("\u732b\u3001\u72ac", "\u732b"), "line 2: .* holds '\u3001'"),
+        (("cat & dog", "cat"), "line 2: 'cat & dog' lists '&', which is no name"),
+        (("cat", "nan"), "line 3: 'nan' lists 'nan', which is no name"),
+        (("cat,dog", "None"), "line 3: 'None' lists 'None'"),
         (("cat,dog", "cat dog"), "line 3: 'cat dog' may be one class or the 2 classes cat, dog"),
     ],
 )

@@ -105,6 +105,8 @@ BAD_NAMES = [
     (("a", "a"), "class names occur twice: a"),
     (("a", " a"), "class names occur twice: a"),
     ((NFC, NFD), f"class names occur twice: {NFC}"),
+    (("a", "\ufeffa"), "class names occur twice: a"),
+    (("a", "a\u200b "), "class names occur twice: a"),
 ]
 
 

@@ -45,12 +45,24 @@ def test_odd_pictures_are_found(name, expected):
         ("a b -1", ["a b", "a"], "a b.jpg"),
         ("  a  ", ["a"], "a.jpg"),
         ("img (1)  0", ["img (1)", "img"], "img (1).jpg"),
+        ("a\t \r", ["a"], "a.jpg"),
+        ("a\t-1\r", ["a"], "a.jpg"),
+        ("a ", ["a", "a "], "a .jpg"),
+        ("a\u2028b", ["a\u2028b", "a", "b"], "a\u2028b.jpg"),
     ],
 )
 def test_line_of_a_list_is_a_name_before_it_is_a_name_and_a_label(tmp_path, line, there, expected):
     annotations = dict.fromkeys(there, CAT)
     root = odd.voc(tmp_path, annotations, [f"{name}.jpg" for name in there], [line])
     assert list(odd.rows(voc("train", root=root))) == [expected]
+
+
+def test_picture_of_a_name_with_a_folder_is_in_that_folder(tmp_path):
+    root = odd.voc(tmp_path, {"b": DOG, "sub/b": CAT}, ["b.jpg", "sub/b.jpg"], ["sub/b"])
+    assert voc("train", root=root).images == [str(root / "JPEGImages/sub/b.jpg")]
+    (root / "JPEGImages/sub/b.jpg").unlink()
+    with pytest.raises(ValueError, match="sub/b.xml: there is no image b.jpg in .*JPEGImages/sub"):
+        voc("train", root=root)
 
 
 def test_line_without_annotation_is_named(tmp_path):
@@ -103,6 +115,9 @@ def test_annotations_of_one_picture_are_refused(tmp_path):
             "<annotation><object><name>x</name><name>y</name></object></annotation>",
             "an object has the names x, y",
         ),
+        ("<annotation><item><name>x</name></item></annotation>", "it has <item> and no <object>"),
+        ("<annotation><shapes><label>x</label></shapes></annotation>", "it has <shapes> and no"),
+        ("<annotation><name>x</name></annotation>", "it has <name> and no <object>"),
         ("", "not an XML file"),
         ("<annotation>" * 20_000, "not an XML file"),
     ],
@@ -111,6 +126,16 @@ def test_what_is_no_annotation_is_refused(tmp_path, xml, message):
     root = odd.voc(tmp_path, {"a": xml, "b": DOG}, ["a.jpg", "b.jpg"])
     with pytest.raises(ValueError, match=f"a.xml: .*{message}"):
         voc("train", root=root)
+
+
+def test_annotation_without_objects_is_an_empty_picture(tmp_path):
+    xml = (
+        "<annotation><folder>x</folder><filename>a.jpg</filename><path>/x</path>"
+        "<source><database>x</database></source><owner><name>x</name></owner>"
+        "<size><width>1</width></size><segmented>0</segmented></annotation>"
+    )
+    root = odd.voc(tmp_path, {"a": xml, "b": DOG}, ["a.jpg", "b.jpg"])
+    assert odd.rows(voc("train", root=root)) == {"a.jpg": [0], "b.jpg": [1]}
 
 
 def test_annotation_in_folders_of_objects_is_no_empty_picture():
@@ -129,10 +154,34 @@ def test_difficult_in_each_spelling(tmp_path, text, expected):
     assert records.ignored.tolist() == [[expected]]
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "<Difficult>1</Difficult>",
+        "<DIFFICULT> TRUE </DIFFICULT>",
+        "<attributes><difficult>1</difficult></attributes>",
+    ],
+)
+def test_difficult_in_each_place(tmp_path, rest):
+    xml = f"<annotation>{odd.thing('cat', rest)}</annotation>"
+    assert voc("train", root=odd.voc(tmp_path, {"a": xml}, ["a.jpg"])).ignored.tolist() == [[True]]
+    xml = xml.replace(rest, "").replace("<object>", "<object difficult='1'>")
+    assert voc("train", root=odd.voc(tmp_path, {"a": xml}, ["a.jpg"])).ignored.tolist() == [[True]]
+
+
+def test_difficult_that_is_there_twice_is_refused(tmp_path):
+    marks = "<difficult>0</difficult><difficult>1</difficult>"
+    root = odd.voc(
+        tmp_path, {"a": f"<annotation>{odd.thing('cat', marks)}</annotation>"}, ["a.jpg"]
+    )
+    with pytest.raises(ValueError, match="a.xml, object 'cat': difficult is there 2 times"):
+        voc("train", root=root)
+
+
 @pytest.mark.parametrize("text", ["2", "-1", "Unspecified", "t", "nan"])
 def test_difficult_in_another_spelling_is_refused(tmp_path, text):
     xml = f"<annotation>{odd.thing('cat', f'<difficult>{text}</difficult>')}</annotation>"
-    with pytest.raises(ValueError, match=f"a.xml: difficult is '{text}' for 'cat', expected"):
+    with pytest.raises(ValueError, match=f"a.xml, object 'cat': difficult is '{text}', expected"):
         voc("train", root=odd.voc(tmp_path, {"a": xml}, ["a.jpg"]))
 
 
@@ -224,6 +273,13 @@ def test_classes_that_differ_between_splits_are_named(tmp_path):
 def test_categories_are_left_out_on_request():
     records = odd.read_odd("coco_roboflow0", exclude=("pets",))
     assert (records.class_names, records.labels.tolist()) == (("cat", "dog"), [[1, 0], [0, 1]])
+
+
+def test_category_to_leave_out_is_found_in_each_form_of_unicode(tmp_path):
+    root = odd.coco(tmp_path, odd.content(("cafe\u0301 ", "dog")))
+    assert coco("train", root=root, exclude=("caf\u00e9",)).class_names == ("dog",)
+    with pytest.raises(ValueError, match="exclude: the id is True, expected"):
+        coco("train", root=root, exclude=(True,))
 
 
 def test_category_is_left_out_by_its_number_where_another_has_its_name(tmp_path):

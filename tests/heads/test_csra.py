@@ -45,7 +45,7 @@ def test_logits_loss_and_gradients_equal_reference(case, dtype):
             logits = nnx.merge(graph, params)(features)["logits"]
             return optax.sigmoid_binary_cross_entropy(logits, labels).mean(), logits
 
-        run = jax.value_and_grad(loss, (0, 1), has_aux=True)
+        run = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
         (value, logits), (slopes, along_map) = run(params, features)
     np.testing.assert_allclose(logits, expected["logits" + suffix], atol=tolerance, rtol=1e-6)
     np.testing.assert_allclose(value, expected["loss" + suffix], rtol=1e-6)
@@ -65,9 +65,8 @@ def test_a_class_vector_of_zeros_has_finite_logits_and_gradients():
     head.kernel[...] = head.kernel[...].at[:, :, 0].set(0)
     graph, params = nnx.split(head)
     features = jnp.ones((1, 2, 2, 4))
-    value, slopes = jax.value_and_grad(
-        lambda params: nnx.merge(graph, params)(features)["logits"].sum()
-    )(params)
+    run = jax.value_and_grad(lambda params: nnx.merge(graph, params)(features)["logits"].sum())
+    value, slopes = jax.jit(run)(params)
     assert np.isfinite(value)
     assert np.isfinite(slopes["kernel"][...]).all()
 

@@ -293,6 +293,8 @@ def test_a_network_is_saved_without_files_and_folds(tmp_path, name):
     for other in (loaded, for_classes(loaded, THREE), fold(loaded)):
         np.testing.assert_allclose(other.head(features)["logits"], expected, atol=1e-5)
     assert fold(loaded).head.graph is None
+    with pytest.raises(ValueError, match="a folded network has lost its parameters"):
+        save_model(tmp_path / "folded", fold(loaded))
     plain = networks.model()
     assert fold(plain) is plain
 

@@ -101,7 +101,7 @@ def test_half_precision_is_normalized_in_float32():
     head = MLDecoder(8, 6, **arguments, scale=23.0, rngs=nnx.Rngs(0))
     head.eval()
     head.pool[...] = 100 * head.pool[...]
-    outputs = head(jnp.ones((1, 2, 2, 8), jnp.bfloat16))
+    outputs = nnx.jit(head)(jnp.ones((1, 2, 2, 8), jnp.bfloat16))
     assert {name: x.dtype for name, x in outputs.items()} == dict.fromkeys(outputs, jnp.float32)
     assert np.abs(outputs["cosines"]).max() <= 1 + 1e-6
     np.testing.assert_array_equal(outputs["logits"], 23 * outputs["cosines"])

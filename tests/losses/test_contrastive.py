@@ -1,11 +1,15 @@
 """The supervised contrastive loss against the published code, its limits, and its memory."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mljax.losses.contrastive import contrast, supervised_contrastive_loss
 from mljax.training.objective import Term, total_loss
@@ -177,6 +181,34 @@ def test_a_batch_of_8192_rows_never_holds_the_matrix_of_all_pairs():
         pytest.skip("this device does not tell the memory of a program")
     # 52 MiB measured; the matrix alone has 256.
     assert memory.temp_size_in_bytes < rows * rows * 4 / 4
+
+
+def _eight_devices_equal_one():
+    @jax.jit
+    def found(rows, labels, valid):
+        def mean(rows):
+            return supervised_contrastive_loss(rows, labels, valid, views=2, chunk_size=5).mean()
+
+        return jax.value_and_grad(mean)(rows)
+
+    devices = jax.devices("cpu")
+    assert len(devices) == 8
+    arrays = _rows(16), jnp.eye(3)[np.arange(16) // 2 % 3], jnp.arange(16) < 14
+    sharding = NamedSharding(Mesh(np.array(devices), ("data",)), PartitionSpec("data"))
+    value, gradient = found(*jax.device_put(arrays, sharding))
+    expected = found(*arrays)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected[1], atol=1e-6)
+    assert np.abs(gradient).max() > 0.01
+
+
+def test_eight_devices_equal_one():
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+    }
+    program = f"from {__name__} import {_eight_devices_equal_one.__name__} as run; run()"
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
 @pytest.mark.parametrize(

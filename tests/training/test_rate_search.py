@@ -45,7 +45,7 @@ def test_trials_choose_as_the_original(case):
 def test_range_test_suggests_as_the_original(case):
     arrays, hyper = golden.arrays("aam_opt", case), golden.cases("aam_opt")[case]["hyper"]
     smoothed, factor = arrays["loss"], hyper["smooth_f"]
-    # The losses before smoothing; those that a network gives are compared in test_aam_train.
+    # The losses before smoothing, computed back from the smoothed ones.
     raw = [smoothed[0], *((smoothed[1:] - (1 - factor) * smoothed[:-1]) / factor)]
     losses = iter(raw)
     found = range_test(

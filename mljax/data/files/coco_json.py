@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mljax.data.files.names import Id, check_class_names, check_id, one_id_each
+from mljax.data.files.names import Id, check_class_names, check_id, class_name, one_id_each
 from mljax.data.files.text import read_json
 
 
@@ -136,13 +136,12 @@ def _excluded(
     if isinstance(exclude, str):
         raise ValueError(f"exclude: got the text {exclude!r}, expected several names or ids")
     found: set[Id] = set()
-    names = list(names)
+    names = [class_name(name) if isinstance(name, str) else name for name in names]
     for wanted in exclude:
-        here = [
-            category
-            for category, name in zip(ids, names, strict=True)
-            if (name == wanted if isinstance(wanted, str) else category == wanted)
-        ]
+        if isinstance(wanted, str):
+            here = [at for at, name in zip(ids, names, strict=True) if name == class_name(wanted)]
+        else:
+            here = [at for at in ids if at == check_id(wanted, "exclude")]
         if not here:
             raise ValueError(
                 f"exclude: {path} has no category {wanted!r}; the categories are "

@@ -3,12 +3,19 @@
 import ast
 import json
 import re
+import string
 from collections.abc import Sequence
 
 from mljax.data.files.label_table import LabelTable
 from mljax.data.files.names import class_name
 
 SEPARATORS = (",", ";", "|")
+
+# What separates names in other scripts, but not here.
+_FOREIGN = "\uff0c\u3001\u060c\uff1b\u061b\uff5c"
+# How programs write a cell that is missing.
+_MISSING = ("nan", "NaN", "null", "None", "<NA>")
+_VALUES = {"0", "1", "-1"}
 
 # Text in quotes or a whole number; two of them without a comma are no list.
 _ITEM = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|-?\d+)"""
@@ -124,6 +131,12 @@ def _check(
 ) -> None:
     names = {name for listed in lists for name in listed} | known
     for number, listed in enumerate(lists):
+        if len(set(listed)) < len(listed) and names <= _VALUES:
+            raise table.error(
+                number,
+                f"{cells[number]!r:.200} holds a value for each class, expected the names of "
+                "those that are present; make a column of each class",
+            )
         for name in listed:
             words = name.split()
             if len(words) > 1 and names.issuperset(words) and (spaces or name not in known):
@@ -141,4 +154,16 @@ def _check(
                     number,
                     f"the name {name!r:.80} in {cells[number]!r:.200} holds {odd[0]}, and the "
                     "cell is no list of JSON or of Python",
+                )
+            if odd := [c for c in _FOREIGN if c in name]:
+                raise table.error(
+                    number,
+                    f"the name {name!r:.80} holds {odd[0]!r}; separate names by ',', ';' or '|', "
+                    "or give class_names if it is one name",
+                )
+            if name in _MISSING or not set(name) - set(string.punctuation):
+                raise table.error(
+                    number,
+                    f"{cells[number]!r:.200} lists {name!r}, which is no name; leave the cell "
+                    "empty if no class is present, or give class_names if it is one",
                 )

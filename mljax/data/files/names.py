@@ -11,8 +11,10 @@ Id = int | str
 
 
 def class_name(name: str) -> str:
-    """Returns a class name as it is kept: in Unicode's NFC, without spaces around it."""
-    return unicodedata.normalize("NFC", name).strip()
+    """Returns a class name as it is kept: in Unicode's NFC, without what is blank around it."""
+    name = unicodedata.normalize("NFC", name).strip()
+    # A byte order mark inside of a file, or spaces without width, are no part of a name.
+    return name.strip("\ufeff\u200b\u2060").strip()
 
 
 def check_class_names(names: Sequence[Any], source: str = "") -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from mljax.data.files.coco_json import Annotations, read_annotations
 from mljax.data.files.folders import Listings, one_row_each, split_names
 from mljax.data.files.names import Id, check_file_name, check_id
-from mljax.data.files.text import read_utf8
+from mljax.data.files.text import read_lines
 from mljax.data.records import Records
 
 _YEARS = (2014, 2017)
@@ -111,7 +111,7 @@ def _read_ids(path: Path, known: list[Id]) -> list[Id]:
         raise ValueError(f"image_ids: there is no file {path}")
     by_text = {str(value): value for value in known}
     ids = []
-    for number, line in enumerate(read_utf8(path).splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         text = line.strip()
         if text in by_text:
             ids.append(by_text[text])

@@ -18,7 +18,7 @@ import numpy as np
 from mljax.data.files.folders import Listings, one_row_each, split_names
 from mljax.data.files.image_paths import present_images
 from mljax.data.files.names import check_file_name
-from mljax.data.files.text import read_json, read_utf8
+from mljax.data.files.text import read_json, read_lines
 from mljax.data.records import Records
 
 NUM_CLASSES = 500
@@ -54,7 +54,7 @@ def vg500(
     indices = read_json(labels_path)
     if not isinstance(indices, dict):
         raise ValueError(f"{labels_path}: expected {{image: [class numbers]}}")
-    lines = [line.strip() for line in read_utf8(path).splitlines()]
+    lines = [line.strip() for line in read_lines(path)]
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line]
     labels = np.zeros((len(numbered), num_classes), np.int8)
     listings, paths = Listings(), []

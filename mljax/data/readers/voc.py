@@ -14,7 +14,7 @@ import numpy as np
 
 from mljax.data.files.folders import Listings, one_row_each, split_names
 from mljax.data.files.names import check_class_names, class_name
-from mljax.data.files.text import read_utf8, read_xml
+from mljax.data.files.text import read_lines, read_xml
 from mljax.data.records import Records
 
 VOC_CLASSES = (
@@ -42,6 +42,9 @@ VOC_CLASSES = (
 
 # The lists of one class have a second column.
 _OF_ONE_CLASS = re.compile(r"(.*\S)\s+(?:-1|0|1)")
+
+# What an annotation may hold of the image itself, with elements of its own.
+_DETAILS = ("source", "owner", "size", "imagesize")
 
 _DIFFICULT = {"1": True, "1.0": True, "true": True, "yes": True}
 _DIFFICULT |= {"": False, "0": False, "0.0": False, "false": False, "no": False}
@@ -98,7 +101,9 @@ def voc(split: str, *, root: str | Path, class_names: Sequence[str] | None = Non
                 )
             labels[row, column[name]] = 1
             ignored[row, column[name]] = difficult
-    images = [_image_path(root / "JPEGImages", one, listings) for one in annotations.values()]
+    images = [
+        _image_path(root / "JPEGImages" / stem, one, listings) for stem, one in annotations.items()
+    ]
     one_row_each(images, [f"{stem}.xml" for stem in stems], str(folder))
     return Records(images=images, labels=labels, class_names=names, ignored=ignored)
 
@@ -119,8 +124,10 @@ def _stems(path: Path, split: str, annotations: Path, listings: Listings) -> lis
             f"{split_names([path], split)}"
         )
     lines: dict[str, int] = {}
-    for number, line in enumerate(read_utf8(path).splitlines(), 1):
-        stem = line.strip()
+    for number, line in enumerate(read_lines(path), 1):
+        stem = line.rstrip("\r\n")
+        if not listings.has(annotations / f"{stem}.xml"):
+            stem = line.strip()
         if not stem:
             continue
         match = _OF_ONE_CLASS.fullmatch(stem)
@@ -149,15 +156,23 @@ def _parse(path: Path) -> _Annotation:
         if len(names) != 1 or not names[0]:
             found = "no name" if not any(names) else f"the names {', '.join(names)}"
             raise ValueError(f"{path}: an object has {found}")
-        text = (thing.findtext("difficult") or "").strip()
-        if text.lower() not in _DIFFICULT:
-            raise ValueError(
-                f"{path}: difficult is {text!r:.40} for {names[0]!r}, expected 1 or 0, true or "
-                "false, yes or no"
-            )
-        hard = _DIFFICULT[text.lower()]
+        hard = _is_difficult(thing, f"{path}, object {names[0]!r}")
         difficult[names[0]] = hard and difficult.get(names[0], True)
     return _Annotation(path, root.findtext("filename"), difficult)
+
+
+def _is_difficult(thing: ElementTree.Element, where: str) -> bool:
+    """Returns whether an object is marked, by an element or an attribute, in any spelling."""
+    marks = [part.text or "" for part in thing.iter() if str(part.tag).lower() == "difficult"]
+    marks += [value for name, value in thing.attrib.items() if name.lower() == "difficult"]
+    if len(marks) > 1:
+        raise ValueError(f"{where}: difficult is there {len(marks)} times, expected once at most")
+    text = "".join(marks).strip()
+    if text.lower() not in _DIFFICULT:
+        raise ValueError(
+            f"{where}: difficult is {text!r:.40}, expected 1 or 0, true or false, yes or no"
+        )
+    return _DIFFICULT[text.lower()]
 
 
 def _objects(root: ElementTree.Element, path: Path) -> list[ElementTree.Element]:
@@ -177,27 +192,36 @@ def _objects(root: ElementTree.Element, path: Path) -> list[ElementTree.Element]
                 f"{path}: no VOC annotation: <{element.tag}> stands where none is expected; "
                 "objects are <object> directly in <annotation>, without a namespace"
             )
+    for element in () if objects else root:
+        # Labels under other names must not pass for a picture without any.
+        if element.tag == "name" or len(element) and element.tag not in _DETAILS:
+            raise ValueError(
+                f"{path}: no VOC annotation: it has <{element.tag}> and no <object>; an image "
+                f"without objects has only {', '.join(_DETAILS)} and single values"
+            )
     return objects
 
 
-def _image_path(folder: Path, annotation: _Annotation, listings: Listings) -> str:
-    """Prefers the name that the format prescribes: tools often leave a stale `filename`."""
-    path = folder / annotation.path.stem
-    filename = (annotation.filename or "").strip()
-    pictures = listings.pictures(path.parent, path.name)
+def _image_path(path: Path, annotation: _Annotation, listings: Listings) -> str:
+    """Returns where the image is that should be at `path`, which has no suffix.
+
+    The name that the format prescribes comes first: tools often leave a stale `filename`.
+    """
+    folder, filename = path.parent, (annotation.filename or "").strip()
+    pictures = listings.pictures(folder, path.name)
     for name in (f"{path.name}.jpg", filename):
         if name in pictures:
-            return str(path.parent / name)
+            return str(folder / name)
     if len(pictures) > 1:
         raise ValueError(
             f"{annotation.path}: there are several pictures of this name in {folder}: "
             f"{', '.join(pictures)}"
         )
     if pictures:
-        return str(path.parent / pictures[0])
+        return str(folder / pictures[0])
     if filename and (found := listings.find([folder], filename)):
         return found
-    names = [f"{annotation.path.stem}.jpg", filename]
+    names = [f"{path.name}.jpg", filename]
     raise ValueError(
         f"{annotation.path}: there is no image {' or '.join(filter(None, names))} in {folder}"
     )

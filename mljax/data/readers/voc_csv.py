@@ -21,7 +21,7 @@ import numpy as np
 from mljax.data.files.folders import split_names
 from mljax.data.files.label_table import LabelTable, read_label_table
 from mljax.data.files.names import check_class_names
-from mljax.data.files.text import read_utf8
+from mljax.data.files.text import read_lines
 from mljax.data.readers.voc import VOC_CLASSES
 from mljax.data.records import Records
 
@@ -80,10 +80,12 @@ def _read_list(path: Path, csv_path: Path) -> LabelTable:
             f"{split_names([csv_path, path], split)}"
         )
     rows, lines = [], []
-    for number, text in enumerate(read_utf8(path).splitlines(), 1):
+    for number, text in enumerate(read_lines(path), 1):
         row = text.rsplit(maxsplit=1)
         if row and len(row) != 2:
-            raise ValueError(f"{path}, line {number}: got {text!r}, expected a name and a label")
+            raise ValueError(
+                f"{path}, line {number}: got {text.strip()!r}, expected a name and a label"
+            )
         if row:
             rows.append(row)
             lines.append(number)

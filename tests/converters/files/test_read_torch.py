@@ -179,6 +179,8 @@ def test_a_name_with_and_without_wrapper_is_refused():
         ({"class_to_idx": {"y": "10", "x": "9"}}, ("x", "y")),
         ({"classes": {2: "b", 1: "a"}}, ("a", "b")),
         ({"classes": {"n02": "tench", "n01": "gold"}}, ("tench", "gold")),
+        ({"idx_to_class": {"02": "c", "00": "a", "01": "b"}}, ("a", "b", "c")),
+        ({"idx_to_class": {"class_1": "b", "class_0": "a"}}, ("a", "b")),
         ({"class_names": ["x", "y"]}, ("x", "y")),
         ({"classes": ("x", "y")}, ("x", "y")),
         ({"class_to_idx": {"y": 1, "x": 0}}, ("x", "y")),
@@ -205,6 +207,14 @@ def test_two_classes_of_one_index_are_a_problem_that_names_both(entry):
     file = read_torch({"model": _weights(), **entry})
     assert file.class_names is None
     assert "'a' and 'b' have the same index 0" in file.names_problem
+
+
+@pytest.mark.parametrize("keys", [("0", "1", "x"), ("-1", "0"), (True, 0), (0, 1.5)])
+def test_indices_of_which_some_are_none_are_a_problem(keys):
+    entry = {key: f"name {number}" for number, key in enumerate(keys)}
+    file = read_torch({"model": _weights(), "idx_to_class": entry})
+    assert file.class_names is None
+    assert "idx_to_class: some of its indices are whole numbers" in file.names_problem
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,4 +1,8 @@
-"""Query2Label's checkpoints: whole networks against the published code, names, both directions."""
+"""Query2Label's checkpoints: whole networks against the published code, names, both directions.
+
+Not compared: `r101_h2048_64` and `tresnetl_v2_h256_64`, since their backbones and their heads are,
+each by itself.
+"""
 
 import functools
 
@@ -6,8 +10,10 @@ import numpy as np
 import pytest
 
 from converters import from_torch, to_numpy
+from converters.systems.query2label import table
 from converters.verify import verify
 from mljax.config import Part, Preprocessing, part
+from mljax.models.classifier import ModelSpec, abstract_model
 from tests import golden, networks
 from tests.converters.shapes import detected, golden_shapes
 from tests.converters.small_resnet import logits
@@ -22,6 +28,13 @@ EFFICIENTNET = part(
     stem_width=4,
     num_features=8,
 )
+TRESNET = part("tresnet_m", layers=(1, 1, 1, 1), width=8, bottleneck_stages=(True,) * 4)
+# {network: (backbone, head, naming)}.
+SMALL = {
+    "original": (RESNET, HEAD, "original"),
+    "deep_object_reid": (EFFICIENTNET, OTHER, "deep_object_reid"),
+    "deep_object_reid on a tresnet": (TRESNET, HEAD, "deep_object_reid"),
+}
 
 
 @pytest.mark.slow
@@ -34,9 +47,9 @@ def test_the_published_networks_have_the_logits_of_the_reference(case):
 
 
 @functools.cache
-def _small(naming):
+def _small(name):
     """Returns a small network and its torch tensors."""
-    backbone, head = (RESNET, HEAD) if naming == "original" else (EFFICIENTNET, OTHER)
+    backbone, head, naming = SMALL[name]
     model = networks.model(
         backbone=backbone, head=head, num_classes=3, preprocessing=Preprocessing(image_size=64)
     )
@@ -44,11 +57,12 @@ def _small(naming):
     return model, to_numpy(model, naming=naming)
 
 
-@pytest.mark.parametrize("naming", ["original", "deep_object_reid"])
-def test_a_network_of_either_code_base_verifies_and_comes_back(naming):
-    _, tensors = _small(naming)
+@pytest.mark.parametrize("name", SMALL)
+def test_a_network_of_either_code_base_verifies_and_comes_back(name):
+    _, tensors = _small(name)
     model = from_torch(tensors, num_heads=2)
-    assert model.naming == naming
+    assert model.naming == SMALL[name][2]
+    assert model.preprocessing.mean == ((0.5,) * 3 if "reid" in name else (0.485, 0.456, 0.406))
     # The size of the input is that of the table of positions.
     assert model.preprocessing.image_size == 64
     result = verify(model, tensors, image_size=64)
@@ -58,6 +72,24 @@ def test_a_network_of_either_code_base_verifies_and_comes_back(naming):
     assert list(back) == list(tensors)
     for name, array in back.items():
         np.testing.assert_array_equal(array, tensors[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_tresnet_has_the_names_that_deep_object_reid_gives_it():
+    """Those of its backbone beside ML-Decoder, one level deeper, and of its transformer."""
+    beside_decoder = golden.cases("aam_tresnetl")["mld_tresnetl_k20"]["params"]
+    groups = golden.cases("aam_groups")["q2l_b0"]["outputs"]
+    of_head = {name for group in groups["groups"] for name in group["names"]}
+    of_head |= set(groups["in_no_group"])
+    expected = {f"backbone.{name}" for name in beside_decoder if name.startswith("backbone.")}
+    expected |= {name for name in of_head if not name.startswith("backbone.")}
+    kwargs = {"embedding_size": 2048, "feed_forward_size": 2048, "learned_slope": True}
+    head = part("query2label", **kwargs)
+    spec = ModelSpec(backbone=part("tresnet_l_v2"), head=head, num_classes=20)
+    rows = table(abstract_model(spec), "deep_object_reid").rows
+    found = {name for row in rows for name in row.sources}
+    counters = {name for name in expected if name.endswith("num_batches_tracked")}
+    assert found == expected - counters
 
 
 def test_the_table_of_positions_is_written_for_the_original():

@@ -54,6 +54,21 @@ def test_labels_and_order_equal_reference(tmp_path):
     np.testing.assert_array_equal(records.labels, expected["target"])
 
 
+def test_labels_by_name_equal_those_of_ml_gcn(tmp_path):
+    """Its images have the order of the file, its classes that of the alphabet."""
+    texts = golden.arrays("mlgcn_data", "coco")
+    records = coco(
+        "train", root=_folder(tmp_path, json.loads(str(texts["instances"])), "train2014")
+    )
+    number = json.loads(str(texts["category"]))
+    found = {
+        path.rpartition("/")[2]: {number[records.class_names[k]] for k in np.flatnonzero(row)}
+        for path, row in zip(records.images, records.labels, strict=True)
+    }
+    expected = json.loads(str(texts["train_anno"]))
+    assert found == {each["file_name"]: set(each["labels"]) for each in expected}
+
+
 def test_year_must_be_said_where_both_are_there(tmp_path):
     _folder(tmp_path, _content())
     _folder(tmp_path, {**_content(), "annotations": _content()["annotations"][:1]}, "train2014")

@@ -61,7 +61,7 @@ def test_missing_images_are_counted_or_skipped(tmp_path):
         (IMAGES, ["dog", "cat", "dog "], "train.json: the class 'dog' occurs twice"),
         (IMAGES, [], "train.json, classes: there is no class"),
         (IMAGES, ["dog", None], "train.json: class 1: the id is None"),
-        (IMAGES, ["dog", "\u200b"], "train.json, classes: class name 1 is blank"),
+        (IMAGES, ["dog", "\u200b"], "train.json, classes: class name 0 is blank"),
         ([["1.jpg", [True]]], ["dog"], "train.json, image 0: the id is True"),
         ([["1.jpg", "dog"]], ["dog"], r"image 0: got \['1.jpg', 'dog'\], expected \[path, \[lab"),
         ([["1.jpg", []], ["./1.jpg", []]], ["dog"], "image 0 and image 1 are the same picture"),

@@ -6,6 +6,7 @@ from PIL import Image
 
 from mljax.data.readers.voc import VOC_CLASSES
 from mljax.data.readers.voc_csv import voc_csv
+from tests import golden
 
 CSV = "files/VOC2007/classification_trainval.csv"
 NAMES = ("000005", "000007", "000012")
@@ -48,6 +49,27 @@ def test_difficult_objects_are_present_and_ignored(tmp_path):
     assert records.class_names == VOC_CLASSES
     np.testing.assert_array_equal(records.labels, VALUES >= 0)
     np.testing.assert_array_equal(records.ignored, VALUES == 0)
+
+
+@pytest.mark.parametrize("form", ["csv", "lists"])
+def test_labels_equal_those_of_ml_gcn(tmp_path, form):
+    arrays = golden.arrays("mlgcn_data", "voc")
+    root, images = tmp_path, tmp_path / "VOCdevkit/VOC2007/JPEGImages"
+    images.mkdir(parents=True)
+    for name in arrays["names"]:
+        (images / f"{name}.jpg").touch()
+    if form == "csv":
+        (root / CSV).parent.mkdir(parents=True)
+        (root / CSV).write_text(str(arrays["csv"]))
+    else:
+        folder = root / "VOCdevkit/VOC2007/ImageSets/Main"
+        folder.mkdir(parents=True)
+        for class_name, text in zip(VOC_CLASSES, arrays["texts"], strict=True):
+            (folder / f"{class_name}_trainval.txt").write_text(text)
+    records = _read(root)
+    assert records.images == [str(images / f"{name}.jpg") for name in arrays["names"]]
+    np.testing.assert_array_equal(records.labels, arrays["labels"] >= 0)
+    np.testing.assert_array_equal(records.ignored, arrays["labels"] == 0)
 
 
 def test_images_are_found_by_name(tmp_path):
