@@ -54,6 +54,7 @@ DATA_SETS = {
     "csra/voc": (5_011, 20),
     "ml_gcn/coco": (_COCO, 80),
     "ml_gcn/voc": (5_011, 20),
+    "mulcon/coco": (_COCO, 80),
     "ml_decoder/coco": (_COCO, 80),
     "ml_decoder/nus_wide_zero_shot": (_NUS_WIDE, 925),
     "ml_decoder/open_images": (_OPEN_IMAGES, 9_605),

@@ -97,7 +97,10 @@ def label_attention_table(head: LabelAttention) -> Table:
     labels = range(head.kernel.shape[0])
     tables = [
         Table((row("netA.I", "head.queries", first),)),
-        *(_block(getattr(head, ours), f"netA.{theirs}", ours) for theirs, ours in _BLOCKS.items()),
+        *(
+            block_table(getattr(head, ours), f"netA.{theirs}", ours)
+            for theirs, ours in _BLOCKS.items()
+        ),
         Table(
             (
                 Row(tuple(f"netC.{n}.weight" for n in labels), ("head.kernel",), _stacked),
@@ -111,7 +114,8 @@ def label_attention_table(head: LabelAttention) -> Table:
     return join(*tables)
 
 
-def _block(block: AttentionBlock, source: str, target: str) -> Table:
+def block_table(block: AttentionBlock, source: str, target: str) -> Table:
+    """Returns the table of a block of the head, which may be abstract."""
     layers = (("fc_q", "query"), ("fc_k", "key"), ("fc_v", "value"), ("fc_o", "out"))
     tables = [affine(f"{source}.{old}", f"head.{target}.{new}") for old, new in layers]
     if block.norm1 is not None:

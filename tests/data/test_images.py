@@ -223,3 +223,15 @@ def test_every_byte_scales_as_in_torchvision():
     expected = expected.sub_(torch.tensor([0.1, 0.2, 0.3])).div_(torch.tensor([0.3, 0.6, 0.9]))
     array = normalize(ramp, Preprocessing(image_size=16, mean=(0.1, 0.2, 0.3), std=(0.3, 0.6, 0.9)))
     np.testing.assert_array_equal(array, expected.numpy())
+
+
+@pytest.mark.parametrize("case", golden.names("mlgcn_crop", "warp"))
+def test_a_squashed_image_is_that_of_ml_gcn(case):
+    row, expected = golden.cases("mlgcn_crop")[case], golden.arrays("mlgcn_crop", case)
+    pixels = golden.fill_input(*row["inputs"]["img"]["fill"]).astype(np.uint8)
+    imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    preprocessing = Preprocessing(image_size=row["hyper"]["size"], **imagenet)
+    image = Image.fromarray(pixels)
+    np.testing.assert_array_equal(resize_image(image, preprocessing), expected["warped"])
+    found = to_array(image, preprocessing).transpose(2, 0, 1)
+    np.testing.assert_allclose(found, expected["tensor"], atol=1e-6)

@@ -14,10 +14,10 @@ from mljax.training.initialize import initialize_from, make_model
 from tests import networks
 
 
-def _small(value, *, num_classes=10, **kwargs):
+def _small(value, *, num_classes=10, head=networks.HEAD, **kwargs):
     """Returns a network whose arrays are all of one value."""
     backbone = part("tresnet_m", layers=(0, 0, 0, 0), width=8, **kwargs)
-    model = networks.model(backbone=backbone, num_classes=num_classes)
+    model = networks.model(backbone=backbone, head=head, num_classes=num_classes)
     graph, params, statistics = split_model(model)
     fill = jax.tree.map(lambda a: jnp.full_like(a, value), (params, statistics))
     return merge_model(graph, *fill)
@@ -43,6 +43,32 @@ def test_a_head_for_other_classes_stays_fresh(tmp_path):
     path = str(save_model(tmp_path / "source", _small(7, num_classes=4)))
     model, text = initialize_from(_small(1), path)
     assert _values(model) == {"backbone": {7}, "head": {1}}
+    assert text == f"backbone; the head is fresh, from {path}"
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """Returns two networks with another head, of which the second has a projection too, saved."""
+    folder, saved = tmp_path_factory.mktemp("stages"), []
+    for value, kwargs in ((7, {}), (1, {"projection_size": 4})):
+        head = part("label_attention", embedding_size=4, num_heads=2, **kwargs)
+        model = _small(value, head=head)
+        saved.append((model, str(save_model(folder / str(value), model))))
+    return saved
+
+
+def test_a_head_that_has_more_starts_from_the_other(stages):
+    (_, path), (model, _) = stages
+    found, text = initialize_from(model, path)
+    assert text == f"backbone and head, whose projection is fresh, from {path}"
+    for name, array in split_model(found)[1].items():
+        assert (array == (1 if name.startswith("head.projection.") else 7)).all(), name
+
+
+def test_a_head_that_lacks_a_part_stays_fresh(stages):
+    (model, _), (_, path) = stages
+    found, text = initialize_from(model, path)
+    assert _values(found) == {"backbone": {1}, "head": {7}}
     assert text == f"backbone; the head is fresh, from {path}"
 
 

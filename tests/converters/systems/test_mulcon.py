@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from converters import from_torch, to_numpy
+from converters.files.read_folder import write_folder
 from converters.verify import verify
 from mljax.config import part
 from tests import networks
@@ -25,15 +26,38 @@ def _tensors():
 
 
 def _write(folder, when):
-    files = {}
-    for name, array in _tensors().items():
-        network, _, rest = name.partition(".")
-        if network == "netC":
-            number, _, rest = rest.partition(".")
-            network = f"netC_{number}"
-        files.setdefault(network.removeprefix("net"), {})[rest] = torch.tensor(array)
-    for network, tensors in files.items():
-        torch.save(tensors, folder / f"{when}_net_{network}.pth")
+    tensors = {name: torch.tensor(array) for name, array in _tensors().items()}
+    return {path.name for path in write_folder(tensors, folder, when=when)}
+
+
+def test_files_are_named_as_the_original_loads_them(tmp_path):
+    networks = ("E", "A", "C_0", "C_1", "C_2", "P")
+    assert _write(tmp_path / "new", "epoch_15") == {f"epoch_15_net_{n}.pth" for n in networks}
+    classifier = torch.load(tmp_path / "new/epoch_15_net_C_1.pth")
+    assert {name: tuple(x.shape) for name, x in classifier.items()} == {
+        "weight": (1, 8),
+        "bias": (1,),
+    }
+    # Their names begin with numbers too, but they are layers of one network.
+    assert set(torch.load(tmp_path / "new/epoch_15_net_P.pth")) == {
+        "0.weight",
+        "0.bias",
+        "2.weight",
+        "2.bias",
+    }
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"fc.weight": torch.zeros(1)}, "fc.weight is of no network"),
+        ({"netA.I": np.zeros(1)}, "netA.I is a ndarray, expected a tensor"),
+    ],
+)
+def test_what_is_no_network_is_not_written(tmp_path, tensors, message):
+    with pytest.raises(ValueError, match=message):
+        write_folder(tensors, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_of_networks_verifies_and_comes_back(tmp_path):
