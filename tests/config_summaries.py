@@ -35,6 +35,7 @@ DATA_SETS = {
     "quickstart": (4_096, 10),
     "quickstart_aam": (4_096, 10),
     "quickstart_kmcl": (4_096, 10),
+    "quickstart_mulcon": (4_096, 10),
     "quickstart_partial": (4_096, 10),
     "quickstart_supcon": (4_096, 10),
     "probe": (4_096, 10),
