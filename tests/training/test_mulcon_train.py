@@ -115,6 +115,7 @@ def _terms(hyper, stage):
     return (classify,) if stage == 1 else (classify, contrast)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", golden.names("mulcon_train"))
 def test_every_loss_and_the_last_weights_are_the_originals(case):
     row, expected = golden.cases("mulcon_train")[case], golden.arrays("mulcon_train", case)
