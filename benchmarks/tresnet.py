@@ -1,140 +1,176 @@
-"""TResNet beside torch: a forward pass of TResNet-M, and a training step of the small recipe's net.
+"""TResNet beside torch: a forward pass of TResNet-M, a training step of it, and one of a small net.
 
-    python benchmarks/tresnet.py [--repeats 9]
+    python -m benchmarks.tresnet [--repeats 9] [--compile]
 
-Times are medians on this machine's CPU, jax and torch by turns in one process, both with all
-cores. The torch side is `converters.reference` with the same weights; its training step is the
-asymmetric loss, backward, and `torch.optim.Adam`. Ratios above 1 say that mljax is faster. The
-forward pass compares the logits first: a fast wrong answer is none.
+Times are medians on this machine's CPU, all sides by turns in one process, each with all cores. The
+torch side is `converters.reference` with the same weights, its maps in channels_last; its training
+step is the asymmetric loss, backward, `torch.optim.Adam` and the moving average. "XLA's defaults"
+is mljax without `mljax.devices.compiler`. Ratios above 1 say that mljax is faster. The forward pass
+compares the logits first: a fast wrong answer is none. `--compile` adds torch.compile.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 import torch
 from flax import nnx
+from rich.console import Console
+from rich.table import Table
 
 from converters import to_numpy
 from converters.reference.linear import to_tensors
 from converters.reference.tresnet import tresnet_logits
 from mljax import create_model
-from mljax.config.schema import (
-    Config,
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    Preprocessing,
-    ScheduleConfig,
-    TrainConfig,
-    part,
-)
+from mljax.config import loss, part
+from mljax.devices.compiler import compiler_options
+from mljax.devices.mesh import make_mesh
 from mljax.models.arrays import merge_model, split_model
+from mljax.training.gradients import make_gradients
+from mljax.training.objective import make_terms
 from mljax.training.optimizer import make_optimizer
-from mljax.training.step import make_state, make_train_step
+from mljax.training.state import make_state
+from mljax.training.step import make_train_step
+
+Sides = dict[str, Callable[[], Any]]
 
 
-def median_ms(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Returns the median time of each function in milliseconds, run by turns after a warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for function in functions.values():
+def median_ms(sides: Sides, repeats: int) -> dict[str, float]:
+    """Returns the median time of each side in milliseconds, run by turns after a warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for function in sides.values():
         function()
     for _ in range(repeats):
-        for name, function in functions.items():
+        for name, function in sides.items():
             began = time.perf_counter()
             function()
             times[name].append(1e3 * (time.perf_counter() - began))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def forward(batch: int, size: int) -> dict[str, Callable[[], object]]:
-    """Returns TResNet-M's forward pass on both sides."""
+def forward(batch: int, size: int, *, compiled: bool) -> Sides:
+    """Returns TResNet-M's forward pass on all sides."""
     model = create_model("tresnet_m", num_classes=80, rngs=nnx.Rngs(0))
-    weights = to_tensors(to_numpy(model))
+    weights = channels_last(to_tensors(to_numpy(model)))
     images = np.random.default_rng(0).random((batch, size, size, 3), np.float32)
-    theirs = torch.tensor(images.transpose(0, 3, 1, 2))
-    graph, params, stats = split_model(model)
-    logits = jax.jit(lambda p, s, x: merge_model(graph, p, s)(x)["logits"])
+    theirs = torch.tensor(images).permute(0, 3, 1, 2)
+    graph, params, statistics_ = split_model(model)
 
-    def run_torch() -> np.ndarray:
-        with torch.no_grad():
-            return tresnet_logits(weights, theirs).numpy()
+    def jax_side(options: dict[str, str]) -> Callable[[], np.ndarray]:
+        logits = jax.jit(
+            lambda p, s, x: merge_model(graph, p, s)(x)["logits"], compiler_options=options
+        )
+        return lambda: np.asarray(logits(params, statistics_, images))
 
-    def run_jax() -> np.ndarray:
-        return np.asarray(logits(params, stats, images))
+    def torch_side(logits: Callable[..., torch.Tensor]) -> Callable[[], np.ndarray]:
+        def run() -> np.ndarray:
+            with torch.no_grad():
+                return logits(weights, theirs).numpy()
 
-    np.testing.assert_allclose(run_jax(), run_torch(), atol=1e-4)
-    return {"jax": run_jax, "torch": run_torch}
+        return run
+
+    sides: Sides = {
+        "mljax": jax_side(compiler_options(make_mesh())),
+        "XLA's defaults": jax_side({}),
+        "torch": torch_side(tresnet_logits),
+    }
+    if compiled:
+        sides["torch.compile"] = torch_side(torch.compile(tresnet_logits))
+    expected = sides["torch"]()
+    for name, side in sides.items():
+        np.testing.assert_allclose(side(), expected, atol=1e-4, err_msg=name)
+    return sides
 
 
-def training(batch: int, size: int) -> dict[str, Callable[[], object]]:
-    """Returns one optimizer step of the net of asl/csv on both sides."""
-    config = Config(
-        data=DataConfig(
-            reader=part("digits"), preprocessing=Preprocessing(image_size=size), batch_size=batch
-        ),
-        model=ModelConfig(backbone=part("tresnet_m", layers=(1, 2, 3, 1), width=32)),
-        losses=(LossConfig(name="asymmetric_loss", kwargs={"gamma_neg": 4.0, "gamma_pos": 0.0}),),
-        optimizer=OptimizerConfig(peak_lr=1e-3, weight_decay=1e-4),
-        train=TrainConfig(epochs=1, ema_decay=0.997),
-    )
-    model = create_model(
-        "tresnet_m", num_classes=5, backbone_kwargs=config.model.backbone.kwargs, rngs=nnx.Rngs(0)
-    )
+def training(batch: int, size: int, *, compiled: bool, **backbone: Any) -> Sides:  # noqa: ANN401
+    """Returns one optimizer step on all sides."""
+    model = create_model("tresnet_m", num_classes=5, backbone_kwargs=backbone, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
     images = rng.random((batch, size, size, 3), np.float32)
     labels = (rng.random((batch, 5)) < 0.3).astype(np.float32)
-    optimizer = make_optimizer(config.optimizer, ScheduleConfig(), 1000)
-    step = jax.jit(make_train_step(model, optimizer, config), donate_argnums=0)
-    state = [make_state(model, optimizer, ema_decay=config.train.ema_decay)]
+    optimizer = make_optimizer(part("torch_adam", weight_decay=1e-4))
+    rates = {"learning_rate": np.float32(1e-3)}
+    term = loss("asymmetric_loss", gamma_neg=4.0, gamma_pos=0.0)
+    gradients = make_gradients(model, make_terms((term,), ()))
+    step = make_train_step(gradients, optimizer, ema_decay=0.997)
     inputs = {"images": images, "labels": labels, "valid": np.ones(batch, bool)}
 
-    def run_jax() -> None:
-        state[0], metrics = step(state[0], inputs, jax.random.key(0))
-        jax.block_until_ready((state[0], metrics))
+    def jax_side(options: dict[str, str]) -> Callable[[], None]:
+        compiled_step = jax.jit(step, donate_argnums=0, compiler_options=options)
+        first = make_state(model, optimizer, rates, ema_decay=0.997)
+        state = [jax.tree.map(lambda x: x.copy(), first)]
 
-    weights = to_tensors(to_numpy(model))
-    trained = [w.requires_grad_() for name, w in weights.items() if "running" not in name]
-    averages = {name: w.detach().clone() for name, w in weights.items()}
-    adam = torch.optim.Adam(trained, lr=1e-3, weight_decay=1e-4)
-    theirs, targets = torch.tensor(images.transpose(0, 3, 1, 2)), torch.tensor(labels)
+        def run() -> None:
+            state[0], metrics = compiled_step(state[0], inputs, jax.random.key(0), rates)
+            jax.block_until_ready((state[0], metrics))
 
-    def run_torch() -> None:
-        probability = torch.sigmoid(tresnet_logits(weights, theirs, training=True))
-        absent = (1 - probability + 0.05).clamp(max=1)
-        terms = targets * probability.clamp(min=1e-8).log()
-        terms = terms + (1 - targets) * absent.clamp(min=1e-8).log()
-        chosen = probability * targets + absent * (1 - targets)
-        loss = -(terms * (1 - chosen).pow(4 * (1 - targets)).detach()).sum()
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        with torch.no_grad():
-            for name, average in averages.items():
-                average.mul_(0.997).add_(weights[name], alpha=0.003)
+        return run
 
-    return {"jax": run_jax, "torch": run_torch}
+    def torch_side(logits: Callable[..., torch.Tensor]) -> Callable[[], None]:
+        weights = channels_last(to_tensors(to_numpy(model)))
+        trained = [w.requires_grad_() for name, w in weights.items() if "running" not in name]
+        averages = {name: w.detach().clone() for name, w in weights.items()}
+        adam = torch.optim.Adam(trained, lr=1e-3, weight_decay=1e-4)
+        theirs, targets = torch.tensor(images).permute(0, 3, 1, 2), torch.tensor(labels)
+
+        def run() -> None:
+            probability = torch.sigmoid(logits(weights, theirs, training=True))
+            absent = (1 - probability + 0.05).clamp(max=1)
+            terms = targets * probability.clamp(min=1e-8).log()
+            terms = terms + (1 - targets) * absent.clamp(min=1e-8).log()
+            chosen = probability * targets + absent * (1 - targets)
+            value = -(terms * (1 - chosen).pow(4 * (1 - targets)).detach()).sum()
+            adam.zero_grad()
+            value.backward()
+            adam.step()
+            with torch.no_grad():
+                for name, average in averages.items():
+                    average.mul_(0.997).add_(weights[name], alpha=0.003)
+
+        return run
+
+    sides: Sides = {
+        "mljax": jax_side(compiler_options(make_mesh())),
+        "XLA's defaults": jax_side({}),
+        "torch": torch_side(tresnet_logits),
+    }
+    if compiled:
+        sides["torch.compile"] = torch_side(torch.compile(tresnet_logits))
+    return sides
+
+
+def channels_last(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns the weights with filters in the order that oneDNN is fastest in."""
+    return {
+        name: w.contiguous(memory_format=torch.channels_last) if w.ndim == 4 else w
+        for name, w in weights.items()
+    }
 
 
 def main() -> None:
     """Prints the times and their ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tresnet")
     parser.add_argument("--repeats", type=int, default=9)
-    repeats = parser.parse_args().repeats
-    cases = {
-        "TResNet-M forward, 8 x 224 px": forward(8, 224),
-        "small TResNet training step, 32 x 96 px": training(32, 96),
+    parser.add_argument("--compile", action="store_true", help="torch.compile too")
+    arguments = parser.parse_args()
+    compiled = arguments.compile
+    cases: dict[str, Callable[[], Sides]] = {
+        "TResNet-M forward, 8 x 224 px": lambda: forward(8, 224, compiled=compiled),
+        "TResNet-M step, 8 x 112 px": lambda: training(8, 112, compiled=compiled),
+        "small TResNet step, 32 x 96 px": lambda: training(
+            32, 96, compiled=compiled, layers=(1, 2, 3, 1), width=32
+        ),
     }
-    for name, functions in cases.items():
-        times = median_ms(functions, repeats)
-        ratio = times["torch"] / times["jax"]
-        print(
-            f"{name}: jax {times['jax']:.0f} ms, torch {times['torch']:.0f} ms, ratio {ratio:.2f}"
-        )
+    table = Table("work", "side", "ms", "its time / mljax's")
+    for name, make in cases.items():
+        times = median_ms(make(), arguments.repeats)
+        for side, value in times.items():
+            table.add_row(name, side, f"{value:.0f}", f"{value / times['mljax']:.2f}")
+    Console().print(table)
 
 
 if __name__ == "__main__":
