@@ -212,16 +212,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_counts(DOCUMENT, text)
 
 
-def write_counts(document: Path, text: str) -> None:
+def write_counts(document: Path, text: str, heading: str = HEADING) -> None:
     """Replaces the section of the counts in a document, to the end of its table.
 
     Raises:
       ValueError: if it has none.
     """
-    section = re.compile(rf"^{HEADING}\n(?:(?!\|).*\n)*(?:\|.*\n)+", re.MULTILINE)
+    section = re.compile(rf"^{heading}\n(?:(?!\|).*\n)*(?:\|.*\n)+", re.MULTILINE)
     content, count = section.subn(lambda _: text, document.read_text("utf-8"))
     if count != 1:
-        raise ValueError(f"{document}: there is no section {HEADING!r} with a table")
+        raise ValueError(f"{document}: there is no section {heading!r} with a table")
     document.write_text(content, "utf-8")
 
 

@@ -2,9 +2,12 @@
 
 import re
 
+import numpy as np
 import pytest
 
+from benchmarks import robustness
 from benchmarks.reliability import COUNTS, DOCUMENT, INTERVAL, STEPS, write_counts
+from mljax.data.images import load_image
 
 
 def test_the_section_of_the_counts_is_the_scripts():
@@ -30,3 +33,9 @@ def test_new_counts_replace_those_before_and_leave_the_prose(tmp_path):
     document.write_text("# A\n")
     with pytest.raises(ValueError, match="there is no section '## Counts'"):
         write_counts(document, "## Counts\n")
+
+
+def test_damaged_pictures_are_read_or_refused_by_name():
+    rng = np.random.default_rng(1)
+    seen = robustness.count_outcomes(robustness.pictures(rng), load_image, 240, rng)
+    assert set(seen) == {"read", "refused"}, seen
