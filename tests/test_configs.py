@@ -269,6 +269,8 @@ def test_config_runs_dry_in_miniature(name, tmp_path):
         "data.num_workers=0",
         "model.init_from=None",
         "model.dtype=float32",
+        # The miniature has no blocks.
+        f"model.frozen={tuple({path.partition('.')[0] for path in config.model.frozen})}",
     ]
     classes = resolved(config.data.reader, "reader")(config.data.train_split).class_names
     config = _with_prior(override(config, changes), tmp_path, classes)
