@@ -12,6 +12,7 @@ import functools
 import os
 import secrets
 import signal
+import sys
 import threading
 import time
 from multiprocessing import shared_memory
@@ -27,6 +28,9 @@ def memory_token() -> str:
 
     It is empty where there is no /dev/shm, or no room in it.
     """
+    # Python's tracker of shared memory starts with these options. It frees what a killed worker
+    # leaves; its words on that would stand behind ours on the worker.
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     try:
         free_leaked_memory()
         token = f"{_PREFIX}{secrets.token_hex(4)}"
@@ -37,7 +41,8 @@ def memory_token() -> str:
         new.rename(path)
     except OSError:
         return ""
-    atexit.register(path.unlink, missing_ok=True)
+    # A worker that was killed while it made a file leaves it.
+    atexit.register(_remove, path)
     return token
 
 
@@ -47,10 +52,16 @@ def free_leaked_memory() -> list[Path]:
     for lock in MEMORY.glob(f"{_PREFIX}*{_LOCK}"):
         with contextlib.suppress(OSError), lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for path in [*MEMORY.glob(f"{lock.name.removesuffix(_LOCK)}-*"), lock]:
-                path.unlink(missing_ok=True)
-                removed.append(path)
+            removed += _remove(lock)
     return removed
+
+
+def _remove(lock: Path) -> list[Path]:
+    """Removes a lock and the shared memory of its process; returns what was there."""
+    paths = [*lock.parent.glob(f"{lock.name.removesuffix(_LOCK)}-*"), lock]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return paths
 
 
 def begin_worker(_index: int, _count: int, *, parent: int, token: str) -> None:

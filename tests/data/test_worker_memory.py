@@ -11,11 +11,12 @@ from mljax.data.worker_memory import free_leaked_memory, memory_token
 from tests import runs
 
 _TRAINING = """
-import os, sys, time
+import multiprocessing, os, sys, time
 import numpy as np
 from mljax.config.schema import Preprocessing
 from mljax.data.pipeline import train_batches
 from mljax.data.records import Records
+from mljax.data.worker_memory import memory_token
 
 if __name__ == "__main__":
     images = np.zeros((8, 64, 64, 3), np.uint8)
@@ -24,7 +25,15 @@ if __name__ == "__main__":
     batches = train_batches(records, num_workers=2, **options)
     next(batches), next(batches)
     print("ready", flush=True)
-    time.sleep(60)
+    if "--kill" not in sys.argv:
+        time.sleep(60)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    try:
+        for _ in range(50):
+            next(batches)
+    except ChildProcessError as error:
+        print(error, memory_token(), sep="\\n")
 """
 
 
@@ -93,3 +102,15 @@ def test_workers_end_with_a_killed_process_and_leave_no_memory(tmp_path, with_tr
     assert _alive(children) == []
     free_leaked_memory()
     assert not set(left) & set(os.listdir("/dev/shm"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="looks at /dev/shm")
+def test_killed_workers_cost_one_line_and_leave_no_memory(tmp_path):
+    script = tmp_path / "training.py"
+    script.write_text(_TRAINING)
+    process = runs.start(script, "--kill")
+    ready, error, token = process.communicate(timeout=120)[0].splitlines()
+    assert ready == "ready"
+    assert "a data worker ended by SIGKILL" in error
+    assert not list(worker_memory.MEMORY.glob(f"{token}*"))
