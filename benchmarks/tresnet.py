@@ -73,13 +73,7 @@ def forward(batch: int, size: int, *, compiled: bool) -> Sides:
 
         return run
 
-    sides: Sides = {
-        "mljax": jax_side(compiler_options(make_mesh())),
-        "XLA's defaults": jax_side({}),
-        "torch": torch_side(tresnet_logits),
-    }
-    if compiled:
-        sides["torch.compile"] = torch_side(torch.compile(tresnet_logits))
+    sides = make_sides(jax_side, torch_side, compiled=compiled)
     expected = sides["torch"]()
     for name, side in sides.items():
         np.testing.assert_allclose(side(), expected, atol=1e-4, err_msg=name)
@@ -133,6 +127,16 @@ def training(batch: int, size: int, *, compiled: bool, **backbone: Any) -> Sides
 
         return run
 
+    return make_sides(jax_side, torch_side, compiled=compiled)
+
+
+def make_sides(
+    jax_side: Callable[[dict[str, str]], Callable[[], Any]],
+    torch_side: Callable[[Callable[..., torch.Tensor]], Callable[[], Any]],
+    *,
+    compiled: bool,
+) -> Sides:
+    """Returns all sides: of options for `jax.jit`, and of a network in torch."""
     sides: Sides = {
         "mljax": jax_side(compiler_options(make_mesh())),
         "XLA's defaults": jax_side({}),

@@ -38,7 +38,12 @@ from mljax.evaluation.image_files import show_path
 from mljax.evaluation.pictures import make_figure
 from mljax.evaluation.stored_config import read_data_config
 from mljax.models.classifier import Classifier
-from mljax.terminal.command import add_plugin_option, add_set_option, run_command
+from mljax.terminal.command import (
+    add_data_option,
+    add_plugin_option,
+    add_set_option,
+    run_command,
+)
 from mljax.terminal.grammar import counted
 
 
@@ -233,14 +238,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--checkpoint", type=Path, required=True, help="a checkpoint folder, or a run's workdir")
     add("--split", help="of the data set; default: the config's data.eval_split")
     add("--config", metavar="FILE", help="a config to use in place of the checkpoint's")
-    add(
-        "--data",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change the config's data, as reader.kwargs.root=/my/coco or eval_batch_size=8",
-    )
+    add_data_option(parser)
     add_set_option(parser)
     text = "an output of the head, as projections; default: the mean of the backbone's map"
     add("--layer", default=POOLED, metavar="NAME", help=text)

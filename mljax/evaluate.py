@@ -22,7 +22,12 @@ from mljax.evaluation.evaluate import evaluate_model
 from mljax.evaluation.pictures import make_figure
 from mljax.evaluation.stored_config import read_data_config, threshold_of
 from mljax.evaluators import EVALUATORS
-from mljax.terminal.command import add_plugin_option, add_set_option, run_command
+from mljax.terminal.command import (
+    add_data_option,
+    add_plugin_option,
+    add_set_option,
+    run_command,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,14 +123,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--checkpoint", type=Path, required=True, help="a checkpoint folder, or a run's workdir")
     add("--split", help="of the data set; default: the config's data.eval_split")
     add("--config", metavar="FILE", help="a config to use in place of the checkpoint's")
-    add(
-        "--data",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change the config's data, as reader.kwargs.root=/my/coco or eval_batch_size=8",
-    )
+    add_data_option(parser)
     add_set_option(parser)
     text = "predicted above; default: calibrated ones, else the config's eval.threshold"
     add("--threshold", type=float, help=text)

@@ -66,3 +66,15 @@ def add_set_option(parser: argparse.ArgumentParser) -> None:
         metavar="PATH=VALUE",
         help="override a field of the config, as data.reader.kwargs.root=/my/coco",
     )
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--data PATH=VALUE ...`, which can be given several times."""
+    parser.add_argument(
+        "--data",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="PATH=VALUE",
+        help="change the config's data, as reader.kwargs.root=/my/coco or eval_batch_size=8",
+    )
