@@ -8,14 +8,17 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Shaped
 
+from mljax.config.schema import Preprocessing
 from mljax.devices.compiler import compiler_options
 from mljax.devices.mesh import batch_sharding, local_rows, make_mesh, replicated
 from mljax.models.arrays import Arrays, merge_model, split_model
 from mljax.models.classifier import Classifier, fold
+from mljax.models.pixels import normalize_pixels
 
 Outputs = dict[str, np.ndarray]
+Forward = Callable[[Arrays, Arrays, Shaped[np.ndarray, "b h w 3"]], Outputs]
 
 
 def outputs_read(evaluators: Iterable[Any]) -> tuple[str, ...]:
@@ -24,8 +27,11 @@ def outputs_read(evaluators: Iterable[Any]) -> tuple[str, ...]:
 
 
 def make_forward(
-    model: Classifier, mesh: Mesh, reads: Sequence[str] = ("logits",)
-) -> Callable[[Arrays, Arrays, Float[np.ndarray, "b h w 3"]], Outputs]:
+    model: Classifier,
+    mesh: Mesh,
+    reads: Sequence[str] = ("logits",),
+    preprocessing: Preprocessing | None = None,
+) -> Forward:
     """Returns `forward(params, statistics, images)`: outputs of the head for this process's images.
 
     It is compiled once for each shape of the images, for all networks of one structure together.
@@ -34,32 +40,42 @@ def make_forward(
       model: in eval mode; gives the structure only.
       mesh: the images are split over its devices.
       reads: names of the outputs; the others are not computed.
+      preprocessing: normalizes images of uint8; images of floats are read as they are.
 
     Raises:
       ValueError: when called, for an output that the head does not give.
     """
-    return _forward(nnx.graphdef(model), mesh, tuple(reads), model.spec.head.name)
+    graph, head = nnx.graphdef(model), model.spec.head.name
+    return _forward(graph, mesh, tuple(reads), head, preprocessing)
 
 
 def _forward(
-    graph: nnx.GraphDef[Any], mesh: Mesh, reads: tuple[str, ...], head: str
-) -> Callable[[Arrays, Arrays, Float[np.ndarray, "b h w 3"]], Outputs]:
+    graph: nnx.GraphDef[Any],
+    mesh: Mesh,
+    reads: tuple[str, ...],
+    head: str,
+    preprocessing: Preprocessing | None,
+) -> Forward:
     try:
-        return _make_forward(graph, mesh, reads, head)
+        return _make_forward(graph, mesh, reads, head, preprocessing)
     except TypeError:
         # A network of a plug-in may hold what has no hash, such as a list.
-        return _make_forward.__wrapped__(graph, mesh, reads, head)
+        return _make_forward.__wrapped__(graph, mesh, reads, head, preprocessing)
 
 
 @functools.lru_cache(maxsize=16)
 def _make_forward(
-    graph: nnx.GraphDef[Any], mesh: Mesh, reads: tuple[str, ...], head: str
-) -> Callable[[Arrays, Arrays, Float[np.ndarray, "b h w 3"]], Outputs]:
+    graph: nnx.GraphDef[Any],
+    mesh: Mesh,
+    reads: tuple[str, ...],
+    head: str,
+    preprocessing: Preprocessing | None,
+) -> Forward:
     sharding = batch_sharding(mesh)
 
     @functools.partial(jax.jit, out_shardings=sharding, compiler_options=compiler_options(mesh))
-    def outputs(params: Arrays, statistics: Arrays, images: Float[Array, "b h w 3"]) -> Any:  # noqa: ANN401
-        found = merge_model(graph, params, statistics)(images)
+    def outputs(params: Arrays, statistics: Arrays, images: Shaped[Array, "b h w 3"]) -> Any:  # noqa: ANN401
+        found = merge_model(graph, params, statistics)(normalize_pixels(images, preprocessing))
         missing = [name for name in reads if name not in found]
         if missing:
             raise ValueError(
@@ -77,8 +93,10 @@ def _make_forward(
 
 
 def make_apply(
-    model: Classifier, reads: Sequence[str] = ("logits",)
-) -> Callable[[Float[np.ndarray, "b h w 3"]], Outputs]:
+    model: Classifier,
+    reads: Sequence[str] = ("logits",),
+    preprocessing: Preprocessing | None = None,
+) -> Callable[[Shaped[np.ndarray, "b h w 3"]], Outputs]:
     """Returns `apply(images)`: outputs of the head, computed on all local devices.
 
     What no image changes is computed once; see `fold`.
@@ -88,11 +106,12 @@ def make_apply(
     Args:
       model: in eval mode.
       reads: names of the outputs.
+      preprocessing: see `make_forward`.
     """
     mesh, model = make_mesh(jax.local_devices()), fold(model)
     graph, params, statistics = split_model(model)
     params, statistics = jax.device_put((params, statistics), replicated(mesh))
-    forward = _forward(graph, mesh, tuple(reads), model.spec.head.name)
+    forward = _forward(graph, mesh, tuple(reads), model.spec.head.name, preprocessing)
     return lambda images: forward(params, statistics, images)
 
 
