@@ -10,7 +10,8 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from mljax.devices.compiler import compiler_options
+from mljax.config.schema import MatmulPrecision
+from mljax.devices.compiler import at_precision, compiler_options
 from mljax.devices.mesh import batch_sharding, local_rows, make_mesh, replicated
 from mljax.models.arrays import Arrays, merge_model, split_model
 from mljax.models.classifier import Classifier
@@ -25,7 +26,12 @@ def outputs_read(evaluators: Iterable[Any]) -> tuple[str, ...]:
 
 
 def make_forward(
-    model: Classifier, mesh: Mesh, reads: Sequence[str] = ("logits",)
+    model: Classifier,
+    mesh: Mesh,
+    reads: Sequence[str] = ("logits",),
+    *,
+    matmul_precision: MatmulPrecision = "default",
+    deterministic: bool = False,
 ) -> Callable[[Arrays, Arrays, Float[np.ndarray, "b h w 3"]], Outputs]:
     """Returns `forward(params, statistics, images)`: outputs of the head for this process's images.
 
@@ -35,30 +41,40 @@ def make_forward(
       model: in eval mode; gives the structure only.
       mesh: the images are split over its devices.
       reads: names of the outputs; the others are not computed.
+      matmul_precision: see `TrainConfig`.
+      deterministic: see `TrainConfig`.
 
     Raises:
       ValueError: when called, for an output that the head does not give.
     """
-    return _forward(nnx.graphdef(model), mesh, tuple(reads), model.spec.head.name)
+    given = tuple(reads), model.spec.head.name, matmul_precision, deterministic
+    return _forward(nnx.graphdef(model), mesh, *given)
 
 
 def _forward(
-    graph: nnx.GraphDef[Any], mesh: Mesh, reads: tuple[str, ...], head: str
+    graph: nnx.GraphDef[Any], mesh: Mesh, *given: str | bool | tuple[str, ...]
 ) -> Callable[[Arrays, Arrays, Float[np.ndarray, "b h w 3"]], Outputs]:
     try:
-        return _make_forward(graph, mesh, reads, head)
+        return _make_forward(graph, mesh, *given)
     except TypeError:
         # A network of a plug-in may hold what has no hash, such as a list.
-        return _make_forward.__wrapped__(graph, mesh, reads, head)
+        return _make_forward.__wrapped__(graph, mesh, *given)
 
 
 @functools.lru_cache(maxsize=16)
 def _make_forward(
-    graph: nnx.GraphDef[Any], mesh: Mesh, reads: tuple[str, ...], head: str
+    graph: nnx.GraphDef[Any],
+    mesh: Mesh,
+    reads: tuple[str, ...],
+    head: str,
+    matmul_precision: MatmulPrecision,
+    deterministic: bool,
 ) -> Callable[[Arrays, Arrays, Float[np.ndarray, "b h w 3"]], Outputs]:
     sharding = batch_sharding(mesh)
+    options = compiler_options(mesh, deterministic=deterministic)
 
-    @functools.partial(jax.jit, out_shardings=sharding, compiler_options=compiler_options(mesh))
+    @functools.partial(jax.jit, out_shardings=sharding, compiler_options=options)
+    @functools.partial(at_precision, matmul_precision)
     def outputs(params: Arrays, statistics: Arrays, images: Float[Array, "b h w 3"]) -> Any:  # noqa: ANN401
         found = merge_model(graph, params, statistics)(images)
         missing = [name for name in reads if name not in found]
@@ -78,7 +94,10 @@ def _make_forward(
 
 
 def make_apply(
-    model: Classifier, reads: Sequence[str] = ("logits",)
+    model: Classifier,
+    reads: Sequence[str] = ("logits",),
+    *,
+    matmul_precision: MatmulPrecision = "default",
 ) -> Callable[[Float[np.ndarray, "b h w 3"]], Outputs]:
     """Returns `apply(images)`: outputs of the head, computed on all local devices.
 
@@ -89,11 +108,12 @@ def make_apply(
     Args:
       model: in eval mode.
       reads: names of the outputs.
+      matmul_precision: see `TrainConfig`.
     """
-    mesh, model = make_mesh(jax.local_devices()), fold(model)
+    mesh, model = make_mesh(jax.local_devices()), at_precision(matmul_precision, fold)(model)
     graph, params, statistics = split_model(model)
     params, statistics = jax.device_put((params, statistics), replicated(mesh))
-    forward = _forward(graph, mesh, tuple(reads), model.spec.head.name)
+    forward = _forward(graph, mesh, tuple(reads), model.spec.head.name, matmul_precision, False)
     return lambda images: forward(params, statistics, images)
 
 

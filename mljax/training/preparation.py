@@ -149,7 +149,13 @@ def prepare(config: Config) -> Training:
     check_groups(state.params, groups)
     shardings = state_sharding(mesh, state, fsdp=config.train.fsdp)
     step = make_train_step(gradients, optimizer, ema_decay=config.train.ema_decay)
-    forward = make_forward(evaluated, mesh, outputs_read(make() for make in parts.evaluators))
+    forward = make_forward(
+        evaluated,
+        mesh,
+        outputs_read(make() for make in parts.evaluators),
+        matmul_precision=config.eval.matmul_precision,
+        deterministic=config.train.deterministic,
+    )
     deep_images = DeepImages()
     loading = {
         "preprocessing": config.data.preprocessing,
@@ -196,7 +202,13 @@ def prepare(config: Config) -> Training:
         mesh=mesh,
         schedule=schedule,
         state=jax.device_put(state, shardings),
-        step=jit_step(step, mesh, shardings),
+        step=jit_step(
+            step,
+            mesh,
+            shardings,
+            matmul_precision=config.train.matmul_precision,
+            deterministic=config.train.deterministic,
+        ),
         forward=forward,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
