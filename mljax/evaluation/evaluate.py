@@ -15,7 +15,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Float
+from jaxtyping import Shaped
 from rich.console import Console
 
 from mljax.config.schema import MAX_PIXELS, MatmulPrecision, Preprocessing
@@ -29,7 +29,7 @@ from mljax.terminal.grammar import counted
 from mljax.terminal.progress import make_progress
 
 Batch = dict[str, np.ndarray]
-Apply = Callable[[Float[np.ndarray, "b h w 3"]], dict[str, np.ndarray]]
+Apply = Callable[[Shaped[np.ndarray, "b h w 3"]], dict[str, np.ndarray]]
 
 
 def run_evaluators(
@@ -196,7 +196,12 @@ def run_model(
         process_index=jax.process_index(),
         process_count=processes,
     )
-    apply = make_apply(model, outputs_read(evaluators), matmul_precision=matmul_precision)
+    apply = make_apply(
+        model,
+        outputs_read(evaluators),
+        preprocessing=preprocessing,
+        matmul_precision=matmul_precision,
+    )
     spec, (height, width) = model.spec, preprocessing.height_width
     program = f"{spec.backbone.name} + {spec.head.name}, {batch_size} x {height} x {width}"
     with batches:

@@ -84,7 +84,9 @@ class Predictor:
         if max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
         self._names = model.class_names or tuple(str(c) for c in range(model.spec.num_classes))
-        self._apply = make_apply(model, matmul_precision=matmul_precision)
+        self._apply = make_apply(
+            model, preprocessing=preprocessing, matmul_precision=matmul_precision
+        )
         self._preprocessing = preprocessing
         self._decide, self._top_k = decide, top_k
         self._batch_size, self._max_pixels = batch_size, max_pixels
