@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Shaped
 from rich.console import Console
 
-from mljax.config.schema import MAX_PIXELS, Preprocessing
+from mljax.config.schema import MAX_PIXELS, MatmulPrecision, Preprocessing
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
 from mljax.devices.ahead import begin_ahead
@@ -112,6 +112,7 @@ def evaluate_model(
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
     match: Literal["name", "position"] = "name",
+    matmul_precision: MatmulPrecision = "default",
 ) -> tuple[dict[str, Any], list[str]]:
     """Runs a network over a split, on all devices of all processes.
 
@@ -130,6 +131,7 @@ def evaluate_model(
       bad_images: `fail` raises with the file's name, `skip` leaves it out.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
       match: see `in_order_of`.
+      matmul_precision: see `TrainConfig`.
 
     Returns:
       The figures, and the names of skipped bad images.
@@ -151,6 +153,7 @@ def evaluate_model(
         num_workers=num_workers,
         bad_images=bad_images,
         max_pixels=max_pixels,
+        matmul_precision=matmul_precision,
     )
     decision = decision_of(model, threshold)
     classes = dataclasses.replace(
@@ -170,6 +173,7 @@ def run_model(
     num_workers: int = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
+    matmul_precision: MatmulPrecision = "default",
 ) -> list[int]:
     """Hands the outputs of a network for a whole split to evaluators; shows a progress bar.
 
@@ -197,7 +201,12 @@ def run_model(
         process_index=jax.process_index(),
         process_count=processes,
     )
-    apply = make_apply(model, outputs_read(evaluators), preprocessing)
+    apply = make_apply(
+        model,
+        outputs_read(evaluators),
+        preprocessing=preprocessing,
+        matmul_precision=matmul_precision,
+    )
     spec, (height, width) = model.spec, preprocessing.height_width
     program = f"{spec.backbone.name} + {spec.head.name}, {batch_size} x {height} x {width}"
     with batches:

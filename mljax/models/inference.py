@@ -10,11 +10,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Shaped
 
-from mljax.config.schema import Preprocessing
-from mljax.devices.compiler import compiler_options
+from mljax.config.schema import MatmulPrecision, Preprocessing
+from mljax.devices.compiler import at_precision, compiler_options
 from mljax.devices.mesh import batch_sharding, local_rows, make_mesh, replicated
 from mljax.models.arrays import Arrays, merge_model, split_model
-from mljax.models.classifier import Classifier, fold
+from mljax.models.classifier import Classifier
+from mljax.models.folding import fold
 from mljax.models.pixels import normalize_pixels
 
 # Outputs of the head by name, of the whole batch; JAX may still be computing them.
@@ -31,7 +32,10 @@ def make_forward(
     model: Classifier,
     mesh: Mesh,
     reads: Sequence[str] = ("logits",),
+    *,
     preprocessing: Preprocessing | None = None,
+    matmul_precision: MatmulPrecision = "default",
+    deterministic: bool = False,
 ) -> Forward:
     """Returns `forward(params, statistics, images)`: outputs of the head for each process's images.
 
@@ -43,26 +47,23 @@ def make_forward(
       mesh: the images are split over its devices.
       reads: names of the outputs; the others are not computed.
       preprocessing: normalizes images of uint8; images of floats are read as they are.
+      matmul_precision: see `TrainConfig`.
+      deterministic: see `TrainConfig`.
 
     Raises:
       ValueError: when called, for an output that the head does not give.
     """
-    graph, head = nnx.graphdef(model), model.spec.head.name
-    return _forward(graph, mesh, tuple(reads), head, preprocessing)
+    head = model.spec.head.name
+    given = tuple(reads), head, preprocessing, matmul_precision, deterministic
+    return _forward(nnx.graphdef(model), mesh, *given)
 
 
-def _forward(
-    graph: nnx.GraphDef[Any],
-    mesh: Mesh,
-    reads: tuple[str, ...],
-    head: str,
-    preprocessing: Preprocessing | None,
-) -> Forward:
+def _forward(graph: nnx.GraphDef[Any], mesh: Mesh, *given: Any) -> Forward:  # noqa: ANN401
     try:
-        return _make_forward(graph, mesh, reads, head, preprocessing)
+        return _make_forward(graph, mesh, *given)
     except TypeError:
         # A network of a plug-in may hold what has no hash, such as a list.
-        return _make_forward.__wrapped__(graph, mesh, reads, head, preprocessing)
+        return _make_forward.__wrapped__(graph, mesh, *given)
 
 
 @functools.lru_cache(maxsize=16)
@@ -72,10 +73,14 @@ def _make_forward(
     reads: tuple[str, ...],
     head: str,
     preprocessing: Preprocessing | None,
+    matmul_precision: MatmulPrecision,
+    deterministic: bool,
 ) -> Forward:
     sharding = batch_sharding(mesh)
+    options = compiler_options(mesh, deterministic=deterministic)
 
-    @functools.partial(jax.jit, out_shardings=sharding, compiler_options=compiler_options(mesh))
+    @functools.partial(jax.jit, out_shardings=sharding, compiler_options=options)
+    @functools.partial(at_precision, matmul_precision)
     def outputs(params: Arrays, statistics: Arrays, images: Shaped[Array, "b h w 3"]) -> Any:  # noqa: ANN401
         found = merge_model(graph, params, statistics)(normalize_pixels(images, preprocessing))
         missing = [name for name in reads if name not in found]
@@ -96,7 +101,9 @@ def _make_forward(
 def make_apply(
     model: Classifier,
     reads: Sequence[str] = ("logits",),
+    *,
     preprocessing: Preprocessing | None = None,
+    matmul_precision: MatmulPrecision = "default",
 ) -> Callable[[Shaped[np.ndarray, "b h w 3"]], Outputs]:
     """Returns `apply(images)`: outputs of the head, computed on all local devices; see `fetch`.
 
@@ -108,11 +115,13 @@ def make_apply(
       model: in eval mode.
       reads: names of the outputs.
       preprocessing: see `make_forward`.
+      matmul_precision: see `TrainConfig`.
     """
-    mesh, model = make_mesh(jax.local_devices()), fold(model)
+    mesh, model = make_mesh(jax.local_devices()), at_precision(matmul_precision, fold)(model)
     graph, params, statistics = split_model(model)
     params, statistics = jax.device_put((params, statistics), replicated(mesh))
-    forward = _forward(graph, mesh, tuple(reads), model.spec.head.name, preprocessing)
+    given = tuple(reads), model.spec.head.name, preprocessing, matmul_precision, False
+    forward = _forward(graph, mesh, *given)
     return lambda images: forward(params, statistics, images)
 
 

@@ -150,8 +150,14 @@ def prepare(config: Config) -> Training:
     check_groups(state.params, groups)
     shardings = state_sharding(mesh, state, fsdp=config.train.fsdp)
     step = make_train_step(gradients, optimizer, ema_decay=config.train.ema_decay)
-    reads = outputs_read(make() for make in parts.evaluators)
-    forward = make_forward(evaluated, mesh, reads, config.data.preprocessing)
+    forward = make_forward(
+        evaluated,
+        mesh,
+        outputs_read(make() for make in parts.evaluators),
+        preprocessing=config.data.preprocessing,
+        matmul_precision=config.eval.matmul_precision,
+        deterministic=config.train.deterministic,
+    )
     deep_images = DeepImages()
     loading = {
         "preprocessing": config.data.preprocessing,
@@ -198,7 +204,13 @@ def prepare(config: Config) -> Training:
         mesh=mesh,
         schedule=schedule,
         state=jax.device_put(state, shardings),
-        step=jit_step(step, mesh, shardings),
+        step=jit_step(
+            step,
+            mesh,
+            shardings,
+            matmul_precision=config.train.matmul_precision,
+            deterministic=config.train.deterministic,
+        ),
         forward=forward,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
