@@ -11,6 +11,7 @@ from mljax.config.schema import MAX_PIXELS, MatmulPrecision, Preprocessing
 from mljax.data.images import load_image
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
+from mljax.devices.ahead import begin_ahead
 from mljax.evaluation.decisions import decision_of
 from mljax.evaluation.image_files import find_images
 from mljax.evaluation.scores import sigmoid
@@ -111,8 +112,9 @@ class Predictor:
             max_pixels=self._max_pixels,
         )
         with batches:
-            for batch in batches:
-                logits = np.asarray(self._apply(batch["images"])["logits"], np.float32)
+            ahead = begin_ahead(batches, lambda batch: self._apply(batch["images"]), 1)
+            for batch, outputs in ahead:
+                logits = np.asarray(outputs["logits"], np.float32)
                 scores, predicted = sigmoid(logits), self._decide(logits)
                 for row in np.flatnonzero(batch["index"] >= 0):
                     path = images[batch["index"][row]]

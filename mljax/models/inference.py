@@ -1,7 +1,7 @@
 """Networks applied to images, on all devices."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,8 @@ from mljax.models.classifier import Classifier
 from mljax.models.folding import fold
 from mljax.models.pixels import normalize_pixels
 
-Outputs = dict[str, np.ndarray]
+# Outputs of the head by name, of the whole batch; JAX may still be computing them.
+Outputs = dict[str, jax.Array]
 Forward = Callable[[Arrays, Arrays, Shaped[np.ndarray, "b h w 3"]], Outputs]
 
 
@@ -36,9 +37,10 @@ def make_forward(
     matmul_precision: MatmulPrecision = "default",
     deterministic: bool = False,
 ) -> Forward:
-    """Returns `forward(params, statistics, images)`: outputs of the head for this process's images.
+    """Returns `forward(params, statistics, images)`: outputs of the head for each process's images.
 
-    It is compiled once for each shape of the images, for all networks of one structure together.
+    It returns before they are computed; `fetch` waits for them. It is compiled once for each shape
+    of the images, for all networks of one structure together.
 
     Args:
       model: in eval mode; gives the structure only.
@@ -91,8 +93,7 @@ def _make_forward(
 
     def forward(params: Arrays, statistics: Arrays, images: np.ndarray) -> Outputs:
         rows = jax.make_array_from_process_local_data(sharding, images)
-        found = outputs(params, statistics, rows)
-        return {name: local_rows(array) for name, array in found.items()}
+        return outputs(params, statistics, rows)
 
     return forward
 
@@ -104,7 +105,7 @@ def make_apply(
     preprocessing: Preprocessing | None = None,
     matmul_precision: MatmulPrecision = "default",
 ) -> Callable[[Shaped[np.ndarray, "b h w 3"]], Outputs]:
-    """Returns `apply(images)`: outputs of the head, computed on all local devices.
+    """Returns `apply(images)`: outputs of the head, computed on all local devices; see `fetch`.
 
     What no image changes is computed once; see `fold`.
 
@@ -122,6 +123,14 @@ def make_apply(
     given = tuple(reads), model.spec.head.name, preprocessing, matmul_precision, False
     forward = _forward(graph, mesh, *given)
     return lambda images: forward(params, statistics, images)
+
+
+def fetch(outputs: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns this process's rows of outputs, once they are computed."""
+    return {
+        name: array if isinstance(array, np.ndarray) else local_rows(array)
+        for name, array in outputs.items()
+    }
 
 
 def whole_batch(rows: int) -> int:
