@@ -68,7 +68,9 @@ def ceil_average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
     """Averages 2 x 2 squares; an odd last row or column is averaged over the pixels that exist."""
     b, h, w, c = x.shape
     odd_h, odd_w = h % 2, w % 2
-    x = jnp.pad(x, ((0, 0), (0, odd_h), (0, odd_w), (0, 0)), mode="edge")
+    if odd_h or odd_w:
+        # Its gradient looks at neighbors along the batch too, which is split over the devices.
+        x = jnp.pad(x, ((0, 0), (0, odd_h), (0, odd_w), (0, 0)), mode="edge")
     return x.reshape(b, (h + odd_h) // 2, 2, (w + odd_w) // 2, 2, c).mean((2, 4))
 
 
