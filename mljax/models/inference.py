@@ -14,7 +14,8 @@ from mljax.config.schema import MatmulPrecision
 from mljax.devices.compiler import at_precision, compiler_options
 from mljax.devices.mesh import batch_sharding, local_rows, make_mesh, replicated
 from mljax.models.arrays import Arrays, merge_model, split_model
-from mljax.models.classifier import Classifier, fold
+from mljax.models.classifier import Classifier
+from mljax.models.folding import fold
 
 Outputs = dict[str, np.ndarray]
 
