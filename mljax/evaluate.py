@@ -25,6 +25,7 @@ from mljax.evaluators import EVALUATORS
 from mljax.terminal.command import (
     add_data_option,
     add_plugin_option,
+    add_precision_option,
     add_set_option,
     run_command,
 )
@@ -65,6 +66,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         bad_images=data.bad_images,
         max_pixels=data.max_pixels,
         match=arguments.match,
+        matmul_precision=arguments.matmul_precision or defaults.matmul_precision,
     )
     console.print(f"{checkpoint}: {data.reader.name}, split {split}", highlight=False)
     # The first one's, the main result, last.
@@ -129,6 +131,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--threshold", type=float, help=text)
     text = "how classes of the network find those of the split: position insists where names differ"
     add("--match", choices=("name", "position"), default="name", help=text)
+    add_precision_option(parser)
     add(
         "--evaluator",
         action="append",

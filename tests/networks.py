@@ -50,6 +50,24 @@ def model(
     return network
 
 
+def trained(network):
+    """Returns a network with gains, biases and statistics as a training leaves them."""
+    graph, *arrays = split_model(network)
+    rng = np.random.default_rng(1)
+    draw = {
+        "scale": lambda shape: rng.normal(0, 1, shape),
+        "bias": lambda shape: rng.normal(0, 0.3, shape),
+        "mean": lambda shape: rng.normal(0, 0.3, shape),
+        "var": lambda shape: rng.uniform(0.5, 2, shape),
+    }
+
+    def fill(path, x):
+        name = path.rsplit(".")[-1]
+        return jnp.asarray(draw[name](x.shape), x.dtype) if name in draw else x
+
+    return merge_model(graph, *({path: fill(path, x) for path, x in a.items()} for a in arrays))
+
+
 class PixelBackbone(nnx.Module):
     """A linear layer on every pixel, without batch norm; it counts the batches of training."""
 

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mljax.layers.conv import SqueezeExcite, convolution, depthwise_convolution
+from mljax.layers.conv import SqueezeExcite, convolution, depthwise_convolution, fold_norm
 from mljax.layers.norm import BatchNorm
 
 
@@ -60,6 +60,8 @@ class Unit(nnx.Module):
         """Returns the map of `out_features` channels, of 1/stride of the size, rounded up."""
         x = self.norm(self.conv(x))
         return jax.nn.silu(x) if self.activated else x
+
+    folded = fold_norm
 
 
 class PlainBlock(nnx.Module):

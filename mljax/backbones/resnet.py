@@ -14,7 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mljax.layers.conv import convolution
+from mljax.layers.conv import convolution, fold_norm
 from mljax.layers.norm import BatchNorm, FrozenBatchNorm
 from mljax.layers.recompute import recomputing
 
@@ -41,6 +41,8 @@ class Unit(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
         """Returns the map of `out_features` channels, of 1/stride of the size, rounded up."""
         return self.norm(self.conv(x))
+
+    folded = fold_norm
 
 
 class BasicBlock(nnx.Module):

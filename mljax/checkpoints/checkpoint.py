@@ -45,6 +45,7 @@ from mljax.config.part import use_plugins
 from mljax.config.schema import Config, Preprocessing
 from mljax.config.text_files import write_text
 from mljax.devices.processes import wait_for_all
+from mljax.models import folding
 from mljax.models.arrays import merge_model, split_model
 from mljax.models.classifier import Classifier, ModelSpec, abstract_model
 
@@ -101,7 +102,7 @@ def save_model(
     return path
 
 
-def load_model(path: str | Path, *, plugins: Sequence[str] = ()) -> Classifier:
+def load_model(path: str | Path, *, plugins: Sequence[str] = (), fold: bool = False) -> Classifier:
     """Returns the network of a checkpoint in eval mode, with class names and preprocessing.
 
     Args:
@@ -109,6 +110,7 @@ def load_model(path: str | Path, *, plugins: Sequence[str] = ()) -> Classifier:
         evaluated yet, that of its latest checkpoint.
       plugins: modules to import first, because the network is made of their parts. No module is
         imported because the checkpoint names it.
+      fold: compute once what no image changes, for inference; see `mljax.models.folding`.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
@@ -133,7 +135,7 @@ def load_model(path: str | Path, *, plugins: Sequence[str] = ()) -> Classifier:
     model.naming = description.naming
     if is_listed(path, _THRESHOLDS):
         model.thresholds = _read_thresholds(path / _THRESHOLDS, model.spec.num_classes)
-    return model
+    return folding.fold(model) if fold else model
 
 
 def array_kinds(tree: Any) -> dict[str, str]:  # noqa: ANN401

@@ -14,7 +14,7 @@ from mljax.data.records import Records
 from mljax.evaluation.evaluate import in_order_of, run_model
 from mljax.evaluation.scores import Rows
 from mljax.layers.init import at_least_float32
-from mljax.models.classifier import Classifier, fold
+from mljax.models.classifier import Classifier
 
 # The mean of the backbone's map over space, which every network has.
 POOLED = "pooled"
@@ -116,8 +116,9 @@ class _WithPooled(nnx.Module):
 
 
 def _with_pooled(model: Classifier) -> Classifier:
-    folded = fold(model)
-    return Classifier(folded.backbone, _WithPooled(folded.head), model.spec)
+    other = Classifier(model.backbone, _WithPooled(model.head), model.spec)
+    other.is_folded = model.is_folded
+    return other
 
 
 def _choose(

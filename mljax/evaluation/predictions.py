@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mljax.config.schema import MAX_PIXELS, Preprocessing
+from mljax.config.schema import MAX_PIXELS, MatmulPrecision, Preprocessing
 from mljax.data.images import load_image
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
+from mljax.devices.ahead import begin_ahead
 from mljax.evaluation.decisions import decision_of
 from mljax.evaluation.image_files import find_images
 from mljax.evaluation.scores import sigmoid
@@ -52,6 +53,7 @@ class Predictor:
       batch_size: images that the network reads at once.
       preprocessing: None takes the model's.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
+      matmul_precision: see `TrainConfig`.
 
     Raises:
       ValueError: if neither the model nor the caller gives a preprocessing, or for a top_k,
@@ -67,6 +69,7 @@ class Predictor:
         batch_size: int = 32,
         preprocessing: Preprocessing | None = None,
         max_pixels: int = MAX_PIXELS,
+        matmul_precision: MatmulPrecision = "default",
     ) -> None:
         preprocessing = preprocessing or model.preprocessing
         if preprocessing is None:
@@ -82,7 +85,9 @@ class Predictor:
         if max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
         self._names = model.class_names or tuple(str(c) for c in range(model.spec.num_classes))
-        self._apply = make_apply(model)
+        self._apply = make_apply(
+            model, preprocessing=preprocessing, matmul_precision=matmul_precision
+        )
         self._preprocessing = preprocessing
         self._decide, self._top_k = decide, top_k
         self._batch_size, self._max_pixels = batch_size, max_pixels
@@ -107,8 +112,9 @@ class Predictor:
             max_pixels=self._max_pixels,
         )
         with batches:
-            for batch in batches:
-                logits = np.asarray(self._apply(batch["images"])["logits"], np.float32)
+            ahead = begin_ahead(batches, lambda batch: self._apply(batch["images"]), 1)
+            for batch, outputs in ahead:
+                logits = np.asarray(outputs["logits"], np.float32)
                 scores, predicted = sigmoid(logits), self._decide(logits)
                 for row in np.flatnonzero(batch["index"] >= 0):
                     path = images[batch["index"][row]]
@@ -129,6 +135,7 @@ def predict(
     batch_size: int = 32,
     preprocessing: Preprocessing | None = None,
     max_pixels: int = MAX_PIXELS,
+    matmul_precision: MatmulPrecision = "default",
 ) -> Iterator[Prediction]:
     """Returns predictions for all images, in order, made as they are asked for.
 
@@ -145,6 +152,7 @@ def predict(
         batch_size=batch_size,
         preprocessing=preprocessing,
         max_pixels=max_pixels,
+        matmul_precision=matmul_precision,
     )
     return predictor(paths)
 

@@ -82,6 +82,4 @@ class GraphReweighting(nnx.Module):
         """Returns the head with the weights of its channels as a constant, without the graph."""
         head = nnx.clone(self, variables=False)
         head.weights, head.graph = Frozen(self._channel_weights()), None
-        if hasattr(self.head, "folded"):
-            head.head = self.head.folded()
         return head

@@ -127,6 +127,7 @@ class MLDecoder(nnx.Module):
             self.queries = nnx.Param(table) if train_queries else Frozen(table)
         else:
             groups, slots = 1, 1
+            self.queries = nnx.data(None)
             self.word_vectors = OfClasses(_word_vectors(word_vectors, num_classes))
             width = self.word_vectors.shape[1]
             self.word_projection = torch_linear(width, embedding_size, dtype=dtype, rngs=rngs)
@@ -197,8 +198,16 @@ class MLDecoder(nnx.Module):
         head.num_classes = len(classes.names)
         return head
 
+    def folded(self) -> "MLDecoder":
+        """Returns the head with its queries as a constant, where word vectors make them."""
+        if not self.zero_shot:
+            return self
+        head = nnx.clone(self, variables=False)
+        head.queries = Frozen(self._queries())
+        return head
+
     def _queries(self) -> Float[Array, "g d"]:
-        if self.zero_shot:
+        if self.queries is None:
             return jax.nn.relu(self.word_projection(self.word_vectors[...]))
         return self.queries[...]
 

@@ -16,6 +16,7 @@ from mljax.layers.init import (
     at_least_float32,
     kaiming_fan_out,
     normal_init,
+    on_host,
     torch_uniform_init,
 )
 from mljax.layers.norm import ActivatedBatchNorm
@@ -91,7 +92,9 @@ def _pointwise(
     **__: object,
 ) -> Float[Array, "b i j d"]:
     """Convolves by a 1 x 1 kernel as a matrix product, which XLA runs twice as fast on the CPU."""
-    x = x[:, :: strides[0], :: strides[1]]
+    for axis, stride in enumerate(strides, 1):
+        if stride > 1:
+            x = lax.slice_in_dim(x, 0, None, stride, axis)
     return jnp.matmul(x, kernel[0, 0], precision=precision)
 
 
@@ -131,6 +134,33 @@ def _depthwise(
     return lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
 
 
+class LeakyRelu(nnx.Module):
+    """What is left of a batch norm whose factor and shift are in the convolution before it."""
+
+    def __init__(self, slope: float) -> None:
+        self.slope = slope
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Returns `x`, times the slope where it is negative."""
+        return x if self.slope == 1 else jax.nn.leaky_relu(x, self.slope)
+
+
+def fold_norm(unit: Any) -> Any:  # noqa: ANN401
+    """Returns a unit of `conv`, then `norm`, with one convolution in place of both.
+
+    The norm is an `ActivatedBatchNorm`, a `BatchNorm` or a `FrozenBatchNorm`. Its statistics become
+    a bias and a factor of each kernel, which are computed in float32 at least.
+    """
+    factor, shift = unit.norm.affine()
+    folded = nnx.clone(unit, variables=False)
+    folded.conv.kernel = nnx.Param(
+        jnp.asarray(on_host(unit.conv.kernel[...]) * factor[None, None, None])
+    )
+    folded.conv.bias, folded.conv.use_bias = nnx.Param(jnp.asarray(shift)), True
+    folded.norm = LeakyRelu(unit.norm.slope)
+    return folded
+
+
 class ConvNorm(nnx.Module):
     """A convolution without bias, stride 1 and same size, then `ActivatedBatchNorm`."""
 
@@ -151,6 +181,8 @@ class ConvNorm(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
         """Returns the map of `out_features` channels."""
         return self.norm(self.conv(x))
+
+    folded = fold_norm
 
 
 class SqueezeExcite(nnx.Module):

@@ -65,3 +65,11 @@ def xavier_uniform(
 def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Returns `x` in float32, or in float64 if it is that already."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def on_host(x: Float[Array | np.ndarray, "..."]) -> Float[Array | np.ndarray, "..."]:
+    """Returns `x` as numpy's, or as it is in a trace.
+
+    Outside of a trace, each operation on each shape would be a program of its own to compile.
+    """
+    return x if isinstance(x, Tracer) else np.asarray(x)

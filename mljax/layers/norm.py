@@ -5,13 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mljax.layers.init import at_least_float32
+from mljax.layers.init import at_least_float32, on_host
 from mljax.layers.variables import Frozen
 
 Statistics = Float[Array, "g c"]
+Values = Float[Array | np.ndarray, " c"]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -187,6 +189,10 @@ class ActivatedBatchNorm(nnx.Module):
         z = _affine(x[None], mean, var, self._gain(), self.bias[...], self.eps)
         return _leaky(z, self.slope)[0].astype(x.dtype)
 
+    def affine(self) -> tuple[Values, Values]:
+        """Returns factor and shift: `leaky(x * factor + shift)` is the map in eval mode."""
+        return _factor_and_shift(self, abs(on_host(self.scale[...])) + self.eps)
+
     def _gain(self) -> Float[Array, " c"]:
         scale = self.scale[...]
         return jnp.where(scale < 0, -scale, scale) + self.eps
@@ -217,6 +223,10 @@ class BatchNorm(ActivatedBatchNorm):
     def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(num_features, slope=1.0, eps=eps, momentum=momentum)
 
+    def affine(self) -> tuple[Values, Values]:
+        """Returns factor and shift: `x * factor + shift` is the map in eval mode."""
+        return _factor_and_shift(self, on_host(self.scale[...]))
+
     def _gain(self) -> Float[Array, " c"]:
         return self.scale[...]
 
@@ -228,6 +238,8 @@ class FrozenBatchNorm(nnx.Module):
 
     Source: torchvision `ops/misc.py`, `FrozenBatchNorm2d`, whose buffers are no parameters either.
     """
+
+    slope = 1.0
 
     def __init__(self, num_features: int, *, eps: float = 1e-5) -> None:
         self.scale = Frozen(jnp.ones((num_features,)))
@@ -243,3 +255,15 @@ class FrozenBatchNorm(nnx.Module):
         shift = self.bias[...] - self.mean[...] * factor
         y = at_least_float32(x) * jnp.expand_dims(factor, leading)
         return (y + jnp.expand_dims(shift, leading)).astype(x.dtype)
+
+    def affine(self) -> tuple[Values, Values]:
+        """Returns factor and shift: `x * factor + shift` is the map."""
+        return _factor_and_shift(self, on_host(self.scale[...]))
+
+
+def _factor_and_shift(
+    norm: ActivatedBatchNorm | FrozenBatchNorm, gain: Values
+) -> tuple[Values, Values]:
+    bias, mean, var = (on_host(each[...]) for each in (norm.bias, norm.mean, norm.var))
+    factor = gain * (var + norm.eps) ** -0.5
+    return factor, bias - mean * factor

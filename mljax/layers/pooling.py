@@ -66,10 +66,12 @@ def _blur_axis(x: Float[Array, "b h w c"], axis: int) -> Float[Array, "b i j c"]
 
 def ceil_average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
     """Averages 2 x 2 squares; an odd last row or column is averaged over the pixels that exist."""
+    for axis in (1, 2):
+        if x.shape[axis] % 2:
+            last = lax.slice_in_dim(x, -1, None, axis=axis)
+            x = jnp.concatenate((x, last), axis)
     b, h, w, c = x.shape
-    odd_h, odd_w = h % 2, w % 2
-    x = jnp.pad(x, ((0, 0), (0, odd_h), (0, odd_w), (0, 0)), mode="edge")
-    return x.reshape(b, (h + odd_h) // 2, 2, (w + odd_w) // 2, 2, c).mean((2, 4))
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
 def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:

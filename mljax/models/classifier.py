@@ -43,7 +43,7 @@ class Classifier(nnx.Module):
       thresholds: of the logits, above which each class is predicted, or None if they were not
         calibrated.
       naming: whose names the weights had where they came from, or None; an export has them again.
-      is_folded: whether the head has constants in place of parameters; see `fold`.
+      is_folded: whether constants stand in place of parameters; see `mljax.models.folding`.
     """
 
     def __init__(self, backbone: nnx.Module, head: nnx.Module, spec: ModelSpec) -> None:
@@ -190,8 +190,11 @@ def for_classes(model: Classifier, classes: Classes) -> Classifier:
       classes: k names, and what is known of them.
 
     Raises:
-      ValueError: for classes with vectors and a head that cannot read any, or that do not fit it.
+      ValueError: for a folded network, or for classes with vectors that do not fit the head or that
+        it cannot read.
     """
+    if model.is_folded:
+        raise ValueError("a folded network serves no other classes; take the one before")
     if hasattr(model.head, "for_classes"):
         head = model.head.for_classes(classes)
     elif classes.vectors is None:
@@ -207,25 +210,6 @@ def for_classes(model: Classifier, classes: Classes) -> Classifier:
     other.naming = model.naming
     if classes.names == model.class_names:
         other.thresholds = model.thresholds
-    return other
-
-
-def fold(model: Classifier) -> Classifier:
-    """Returns a network whose outputs are equal, with what no image changes computed once.
-
-    A head says how by its method `folded()`; with any other the network is returned as it is. The
-    result is for inference: it is not trained, and `save_model` refuses it. The evaluations during
-    a training do not fold, since the weights change between them.
-
-    Args:
-      model: in eval mode.
-    """
-    if not hasattr(model.head, "folded"):
-        return model
-    other = Classifier(model.backbone, model.head.folded(), model.spec)
-    other.class_names, other.preprocessing = model.class_names, model.preprocessing
-    other.thresholds, other.naming = model.thresholds, model.naming
-    other.is_folded = True
     return other
 
 

@@ -19,7 +19,8 @@ from jax.core import ShapedArray
 from jax.extend import core
 
 from mljax.models.arrays import merge_model, split_model
-from mljax.models.classifier import Classifier, fold
+from mljax.models.classifier import Classifier
+from mljax.models.folding import fold
 
 
 @dataclass(frozen=True, kw_only=True)

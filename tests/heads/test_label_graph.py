@@ -15,7 +15,8 @@ from mljax.heads.label_graph import LabelGraph
 from mljax.heads.linear import Linear
 from mljax.heads.ml_gcn import MLGCN
 from mljax.layers.variables import OfClasses
-from mljax.models.classifier import fold, for_classes
+from mljax.models.classifier import for_classes
+from mljax.models.folding import fold
 from tests import golden, networks
 from tests.heads.angular_margin import angular_margin, asymmetric, summary
 
@@ -295,8 +296,8 @@ def test_a_network_is_saved_without_files_and_folds(tmp_path, name):
     assert fold(loaded).head.graph is None
     with pytest.raises(ValueError, match="a folded network has lost its parameters"):
         save_model(tmp_path / "folded", fold(loaded))
-    plain = networks.model()
-    assert fold(plain) is plain
+    with pytest.raises(ValueError, match="a folded network serves no other classes"):
+        for_classes(fold(loaded), THREE)
 
 
 def test_the_graph_is_no_parameter():
