@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mljax.config.part import table
-from mljax.models.arrays import Arrays, merge_model, split_model
+from mljax.models.arrays import Arrays, crop_channels, merge_model, pad_channels, split_model
 from mljax.models.classifier import Classifier
 from mljax.training.objective import Batch, Term, total_loss
 
@@ -31,6 +31,7 @@ def make_gradients(
     trackers: Mapping[str, Any] | None = None,
     batch_norm_groups: int = 1,
     frozen: Sequence[str] = (),
+    channel_multiple: int = 1,
 ) -> Gradients:
     """Returns the gradients of the sum of the terms.
 
@@ -43,6 +44,7 @@ def make_gradients(
       trackers: name to tracker; each sees the head's dict and the batch.
       batch_norm_groups: see `TrainConfig`.
       frozen: paths in the network that stay in eval mode, and whose gradients are 0.
+      channel_multiple: see `TrainConfig`.
     """
 
     def is_frozen(path: str) -> bool:
@@ -64,14 +66,20 @@ def make_gradients(
     ) -> tuple[Float[Array, ""], tuple[Variables, dict[str, Array]]]:
         params = {p: jax.lax.stop_gradient(a) if is_frozen(p) else a for p, a in params.items()}
         batch = _one_row_a_view(batch)
-        network = merge_model(graph, params, variables["statistics"])
+        # The gradient of zeros that are added is left out again.
+        network = merge_model(
+            graph,
+            pad_channels(params, channel_multiple),
+            pad_channels(variables["statistics"], channel_multiple),
+        )
         outputs = network(batch["images"], rngs=nnx.Rngs(dropout=key))
         loss, values = total_loss(terms, outputs, batch)
         tracked = {
             name: tracker.update(variables["trackers"][name], outputs, batch)
             for name, tracker in (trackers or {}).items()
         }
-        return loss, ({"statistics": split_model(network)[2], "trackers": tracked}, values)
+        statistics = crop_channels(split_model(network)[2], variables["statistics"])
+        return loss, ({"statistics": statistics, "trackers": tracked}, values)
 
     return jax.value_and_grad(loss_and_variables, has_aux=True)
 

@@ -135,6 +135,7 @@ def prepare(config: Config) -> Training:
         trackers=parts.trackers,
         batch_norm_groups=config.train.batch_norm_groups,
         frozen=config.model.frozen,
+        channel_multiple=config.train.channel_multiple,
     )
     for wrap in parts.wrappers:
         gradients = wrap(gradients)
