@@ -15,21 +15,22 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Float
+from jaxtyping import Shaped
 from rich.console import Console
 
 from mljax.config.schema import MAX_PIXELS, MatmulPrecision, Preprocessing
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
+from mljax.devices.ahead import begin_ahead
 from mljax.devices.compilation_cache import compiling
 from mljax.evaluation.decisions import decision_of
 from mljax.models.classifier import Classifier, for_classes
-from mljax.models.inference import make_apply, outputs_read, whole_batch
+from mljax.models.inference import fetch, make_apply, outputs_read, whole_batch
 from mljax.terminal.grammar import counted
 from mljax.terminal.progress import make_progress
 
 Batch = dict[str, np.ndarray]
-Apply = Callable[[Float[np.ndarray, "b h w 3"]], dict[str, np.ndarray]]
+Apply = Callable[[Shaped[np.ndarray, "b h w 3"]], Mapping[str, jax.Array | np.ndarray]]
 
 
 def run_evaluators(
@@ -40,10 +41,11 @@ def run_evaluators(
     """Hands the outputs of each network for every image to its evaluators, in order.
 
     With several processes, each gives its own batches, equally many, and the evaluators of all of
-    them see every image.
+    them see every image. While the evaluators look at one batch, the devices compute the next.
 
     Args:
-      networks: name to a function of this process's images to outputs of the head.
+      networks: name to a function of this process's images to outputs of the head, of
+        `make_forward`; or to numpy arrays.
       evaluators: those of each network.
       batches: of `mljax.data.pipeline.eval_batches`.
 
@@ -55,10 +57,13 @@ def run_evaluators(
     """
     skipped: list[int] = []
     seen = 0
-    for batch in batches:
-        outputs = {name: apply(batch["images"]) for name, apply in networks.items()}
+
+    def apply_all(batch: Batch) -> dict[str, Any]:
+        return {name: apply(batch["images"]) for name, apply in networks.items()}
+
+    for batch, outputs in begin_ahead(batches, apply_all, 1):
         rows: Any = {
-            "outputs": outputs,
+            "outputs": {name: fetch(found) for name, found in outputs.items()},
             "batch": {key: value for key, value in batch.items() if key != "images"},
         }
         if jax.process_count() > 1:
@@ -196,7 +201,12 @@ def run_model(
         process_index=jax.process_index(),
         process_count=processes,
     )
-    apply = make_apply(model, outputs_read(evaluators), matmul_precision=matmul_precision)
+    apply = make_apply(
+        model,
+        outputs_read(evaluators),
+        preprocessing=preprocessing,
+        matmul_precision=matmul_precision,
+    )
     spec, (height, width) = model.spec, preprocessing.height_width
     program = f"{spec.backbone.name} + {spec.head.name}, {batch_size} x {height} x {width}"
     with batches:

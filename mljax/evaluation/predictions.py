@@ -11,6 +11,7 @@ from mljax.config.schema import MAX_PIXELS, MatmulPrecision, Preprocessing
 from mljax.data.images import load_image
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
+from mljax.devices.ahead import begin_ahead
 from mljax.evaluation.decisions import decision_of
 from mljax.evaluation.image_files import find_images
 from mljax.evaluation.scores import sigmoid
@@ -84,7 +85,9 @@ class Predictor:
         if max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
         self._names = model.class_names or tuple(str(c) for c in range(model.spec.num_classes))
-        self._apply = make_apply(model, matmul_precision=matmul_precision)
+        self._apply = make_apply(
+            model, preprocessing=preprocessing, matmul_precision=matmul_precision
+        )
         self._preprocessing = preprocessing
         self._decide, self._top_k = decide, top_k
         self._batch_size, self._max_pixels = batch_size, max_pixels
@@ -109,8 +112,9 @@ class Predictor:
             max_pixels=self._max_pixels,
         )
         with batches:
-            for batch in batches:
-                logits = np.asarray(self._apply(batch["images"])["logits"], np.float32)
+            ahead = begin_ahead(batches, lambda batch: self._apply(batch["images"]), 1)
+            for batch, outputs in ahead:
+                logits = np.asarray(outputs["logits"], np.float32)
                 scores, predicted = sigmoid(logits), self._decide(logits)
                 for row in np.flatnonzero(batch["index"] >= 0):
                     path = images[batch["index"][row]]

@@ -57,7 +57,11 @@ def pad_channels(arrays: Arrays, multiple: int) -> Arrays:
 
 def crop_channels(arrays: Arrays, like: Arrays) -> Arrays:
     """Returns the arrays with the shapes of `like`; what `pad_channels` added is gone."""
-    return {p: a[tuple(slice(side) for side in like[p].shape)] for p, a in arrays.items()}
+
+    def cropped(array: Array, shape: tuple[int, ...]) -> Array:
+        return array if array.shape == shape else array[tuple(slice(side) for side in shape)]
+
+    return {p: cropped(a, like[p].shape) for p, a in arrays.items()}
 
 
 def class_arrays(model: "Classifier") -> Arrays:

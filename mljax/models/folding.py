@@ -33,5 +33,5 @@ def _folded(module: Any) -> Any:  # noqa: ANN401
         if isinstance(name, int):
             module[name] = changed
         else:
-            setattr(module, name, changed)
+            setattr(module, str(name), changed)
     return module.folded() if hasattr(module, "folded") else module

@@ -15,8 +15,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mljax.config.part import table
+from mljax.config.schema import Preprocessing
 from mljax.models.arrays import Arrays, crop_channels, merge_model, pad_channels, split_model
 from mljax.models.classifier import Classifier
+from mljax.models.pixels import normalize_pixels
 from mljax.training.objective import Batch, Term, total_loss
 
 Variables = dict[str, Any]
@@ -31,6 +33,7 @@ def make_gradients(
     trackers: Mapping[str, Any] | None = None,
     batch_norm_groups: int = 1,
     frozen: Sequence[str] = (),
+    preprocessing: Preprocessing | None = None,
     channel_multiple: int = 1,
 ) -> Gradients:
     """Returns the gradients of the sum of the terms.
@@ -44,6 +47,7 @@ def make_gradients(
       trackers: name to tracker; each sees the head's dict and the batch.
       batch_norm_groups: see `TrainConfig`.
       frozen: paths in the network that stay in eval mode, and whose gradients are 0.
+      preprocessing: normalizes images of uint8; images of floats are read as they are.
       channel_multiple: see `TrainConfig`.
     """
 
@@ -66,13 +70,16 @@ def make_gradients(
     ) -> tuple[Float[Array, ""], tuple[Variables, dict[str, Array]]]:
         params = {p: jax.lax.stop_gradient(a) if is_frozen(p) else a for p, a in params.items()}
         batch = _one_row_a_view(batch)
+        # Batch norm sees the rows that are not valid, too.
+        images = normalize_pixels(batch["images"], preprocessing, batch["valid"])
+        batch = {**batch, "images": images}
         # The gradient of zeros that are added is left out again.
         network = merge_model(
             graph,
             pad_channels(params, channel_multiple),
             pad_channels(variables["statistics"], channel_multiple),
         )
-        outputs = network(batch["images"], rngs=nnx.Rngs(dropout=key))
+        outputs = network(images, rngs=nnx.Rngs(dropout=key))
         loss, values = total_loss(terms, outputs, batch)
         tracked = {
             name: tracker.update(variables["trackers"][name], outputs, batch)

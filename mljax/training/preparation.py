@@ -86,7 +86,7 @@ class Training:
         """Compiles what evaluates, before the first step: there is nothing to save meanwhile."""
         rows = self.config.data.eval_batch_size // jax.process_count()
         height, width = np.broadcast_to(self.config.data.preprocessing.image_size, 2).tolist()
-        images = np.zeros((rows, height, width, 3), np.float32)
+        images = np.zeros((rows, height, width, 3), np.uint8)
         network = self.description["network"]
         program = f"evaluation of {network}, {rows} x {height} x {width}"
         with make_progress(console, transient=True) as bar:
@@ -135,6 +135,7 @@ def prepare(config: Config) -> Training:
         trackers=parts.trackers,
         batch_norm_groups=config.train.batch_norm_groups,
         frozen=config.model.frozen,
+        preprocessing=config.data.preprocessing,
         channel_multiple=config.train.channel_multiple,
     )
     for wrap in parts.wrappers:
@@ -154,6 +155,7 @@ def prepare(config: Config) -> Training:
         evaluated,
         mesh,
         outputs_read(make() for make in parts.evaluators),
+        preprocessing=config.data.preprocessing,
         matmul_precision=config.eval.matmul_precision,
         deterministic=config.train.deterministic,
     )
