@@ -35,7 +35,7 @@ def merge_model(graph: nnx.GraphDef, params: Arrays, statistics: Arrays) -> "Cla
 def pad_channels(arrays: Arrays, multiple: int) -> Arrays:
     """Returns the arrays of a convolutional backbone with zeros for more channels, others as given.
 
-    The last two axes of kernels and the axis of vectors, where longer than `multiple`, are filled
+    The last two axes of filters and the axis of vectors, where longer than `multiple`, are filled
     up to its multiples: all layers agree, since equal sides stay equal. The channels of an image
     are fewer, and stay. New channels are 0 in all maps, so that the others are as before.
 
