@@ -75,7 +75,7 @@ class _Steps:
     def __init__(self, training: Training, batches: Batches) -> None:
         self._training, self._batches = training, batches
         # A step donates its state; the first one is needed for the next trial.
-        self.state: TrainState = jax.tree.map(jnp.copy, training.state)
+        self.state: TrainState = training.pack(jax.tree.map(jnp.copy, training.state))
 
     def take(self, rate: float) -> dict[str, Any]:
         training = self._training
@@ -95,7 +95,7 @@ def _train_with(training: Training, rate: float, epochs: int) -> Iterator[float]
         for _ in range(epochs):
             for _ in range(training.steps_per_epoch):
                 steps.take(rate)
-            state = steps.state
+            state = training.unpack(steps.state)
             statistics = state.statistics | training.of_classes
             networks = {
                 "plain": lambda images, p=state.params, s=statistics: training.forward(p, s, images)

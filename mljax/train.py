@@ -127,10 +127,12 @@ def fit(
         resumed = {"resumed": f"after step {start}"} if start else {}
         print_table(training.description | resumed, console)
 
+        training.compile_forward(state, console)
         keeper = _Keeper(training=training, workdir=workdir, log=log, console=console)
         loop = Loop(
             step=training.step,
-            state=state,
+            state=training.pack(state),
+            unpack=training.unpack,
             progress=progress,
             schedule=training.schedule,
             key=jax.random.key(config.seed),
@@ -149,9 +151,8 @@ def fit(
             program=f"step of {training.description['network']}, {training.description['input']}",
             console=console,
         )
-        training.compile_forward(state, console)
         loop.go(training.train_batches, interruption)
-        return keeper.finish(loop.state, loop.progress, interruption)
+        return keeper.finish(training.unpack(loop.state), loop.progress, interruption)
 
 
 @dataclass(kw_only=True)
@@ -269,14 +270,16 @@ def dry_run(config: Config, console: Console, *, workdir: Path | None = None) ->
         batch = {k: v for k, v in next(batches).items() if k != "index"}
         inputs = put_batch(batch, training.mesh)
         began = time.monotonic()
-        step = training.step.lower(training.state, inputs, key, rates).compile()
+        state = training.pack(training.state)
+        step = training.step.lower(state, inputs, key, rates).compile()
         compilation = time.monotonic() - began
-        state, metrics = jax.block_until_ready(step(training.state, inputs, key, rates))
+        state, metrics = jax.block_until_ready(step(state, inputs, key, rates))
         # The second step is timed: the first one also pays for memory and threads.
         began = time.monotonic()
         state, _ = jax.block_until_ready(step(state, inputs, key, rates))
         seconds = time.monotonic() - began
     with training.eval_batches() as batches:
+        state = training.unpack(state)
         statistics = state.statistics | training.of_classes
         outputs = training.forward(state.params, statistics, next(batches)["images"])
     losses = {k: f"{float(v):.4g}" for k, v in metrics.items() if k.startswith("loss")}

@@ -31,7 +31,8 @@ def _step(config):
         batch = {k: v for k, v in next(batches).items() if k != "index"}
     rates = hyperparameters(training.schedule, 1)
     inputs = put_batch(batch, training.mesh), jax.random.key(0), rates
-    state, metrics = training.step(training.state, *inputs)
+    state, metrics = training.step(training.pack(training.state), *inputs)
+    state = training.unpack(state)
     assert metrics["finite"]
     return training, before, jax.device_get((state.params, state.statistics))
 

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -14,13 +15,23 @@ SECONDS = "mljax_compile_seconds.json"
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs, in `~/.cache/mljax/compiled`.
+    """Keeps compiled programs between runs, in a folder of `~/.cache/mljax/compiled`.
 
-    `JAX_COMPILATION_CACHE_DIR` names another folder.
+    It is named by jaxlib's version and the number of CPUs, which jax's key of a program lacks: one
+    that was compiled for one CPU would run on one of two. `JAX_COMPILATION_CACHE_DIR` names another
+    folder.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = Path.home() / ".cache" / "mljax" / "compiled"
+        compiled = Path.home() / ".cache" / "mljax" / "compiled"
+        folder = compiled / f"jaxlib-{metadata.version('jaxlib')}-{_count_cpus()}-cpus"
         jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _count_cpus() -> int | None:
+    """Returns how many CPUs this process may use, where the system tells, else those there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 @contextlib.contextmanager

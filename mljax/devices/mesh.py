@@ -27,9 +27,9 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def state_sharding(mesh: Mesh, state: PyTree, *, fsdp: bool) -> PyTree:
-    """Returns a sharding for every array of `state`."""
+    """Returns a sharding for every array of `state`; shapes suffice."""
 
-    def sharding(array: jax.Array) -> NamedSharding:
+    def sharding(array: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
         axes = [i for i, size in enumerate(array.shape) if size and size % mesh.size == 0]
         if not fsdp or not axes:
             return replicated(mesh)

@@ -38,7 +38,8 @@ class Loop:
 
     Attributes:
       step: jitted `step(state, batch, key, hyperparameters)`; it donates the state.
-      state: the arrays; a new object after each step.
+      state: the arrays as `step` takes them; a new object after each step.
+      unpack: the state by path, as all others read it.
       progress: how far the run has come.
       schedule: hyperparameters over the steps.
       key: folded with the step's number in each step.
@@ -50,7 +51,7 @@ class Loop:
       name_of: number of a training record to what identifies it.
       evaluate: called when an evaluation is due.
       evaluate_every_steps: when that is, besides the last step.
-      at_epoch: called with the state at the end of each epoch.
+      at_epoch: called at the end of each epoch with what `step` returned.
       checkpoints: of the run.
       log: only the first process has one.
       batch_size: images of all processes in a step.
@@ -60,6 +61,7 @@ class Loop:
 
     step: Any
     state: TrainState
+    unpack: Callable[[TrainState], TrainState]
     progress: Progress
     schedule: Schedule
     key: Array
@@ -100,7 +102,7 @@ class Loop:
             try:
                 if self._evaluation_is_due(start) and self.progress.evaluated < start:
                     # The run was ended in the midst of this evaluation.
-                    self.progress = self.evaluate(self.state, self.progress, interruption)
+                    self._evaluate(interruption)
                     self._save()
                 speed = Throughput(self.batch_size, start)
                 for step in range(start + 1, self.total_steps + 1):
@@ -118,7 +120,7 @@ class Loop:
                         bar.update(task, status=f"loss {loss:.4g}")
                     if self._evaluation_is_due(step):
                         self._check()
-                        self.progress = self.evaluate(self.state, self.progress, interruption)
+                        self._evaluate(interruption)
                         speed = Throughput(self.batch_size, step)
                     if step % self.steps_per_epoch == 0:
                         self.at_epoch(self.state)
@@ -145,6 +147,9 @@ class Loop:
         # The check waits for the step before, so that this one is already under way.
         check_finite(self._metrics, step - 1, self.train.non_finite)
         self._metrics = metrics
+
+    def _evaluate(self, interruption: Interruption) -> None:
+        self.progress = self.evaluate(self.unpack(self.state), self.progress, interruption)
 
     def _write_log(self, log: MetricLog, step: int, speed: Throughput) -> float:
         """Writes what is known of the last step; returns its loss."""
@@ -174,7 +179,7 @@ class Loop:
         self._bad.clear()
         names = name_all(self.progress.bad_images, bad, self.name_of)
         self.progress = replace(self.progress, bad_images=names)
-        self.checkpoints.save(self.state, self.progress)
+        self.checkpoints.save(self.unpack(self.state), self.progress)
         self._saved = int(self.state.step)
 
     def _end(self, signal: int) -> None:

@@ -163,7 +163,9 @@ def make_optimizer(
         rest = single(hyperparameters, ParameterGroup(pattern="*"))
         if groups:
             each = {str(i): single(hyperparameters, group) for i, group in enumerate(groups)}
-            rest = optax.partition({**each, "rest": rest}, lambda params: _labels(params, groups))
+            rest = optax.partition(
+                {**each, "rest": rest}, lambda params: group_names(params, groups)
+            )
         if clip_norm is None:
             return rest
         return optax.chain(optax.clip_by_global_norm(clip_norm), rest)
@@ -197,7 +199,7 @@ def check_groups(params: Arrays, groups: Sequence[ParameterGroup]) -> None:
     Raises:
       ValueError: for a pattern that matches none, or only those of groups before it.
     """
-    used = set(_labels(params, groups).values())
+    used = set(group_names(params, groups).values())
     for index, group in enumerate(groups):
         if str(index) not in used:
             axes = f" of up to {group.max_axes} axes" if group.max_axes is not None else ""
@@ -224,7 +226,17 @@ def check_hyperparameters(algorithm: Part, names: Sequence[str]) -> None:
         ) from error
 
 
-def _labels(params: Arrays, groups: Sequence[ParameterGroup]) -> dict[str, str]:
+def is_elementwise(algorithm: Part) -> bool:
+    """Returns whether what an algorithm makes of a value depends on no other value.
+
+    It may depend on the dtype and the number of axes of the array and on the end of its name
+    (`decay_mask`), but on nothing else of it.
+    """
+    known = torch_adam, torch_adamw, torch_sgd
+    return resolve(algorithm.name, "algorithm") in known
+
+
+def group_names(params: Arrays, groups: Sequence[ParameterGroup]) -> dict[str, str]:
     """Returns which group each parameter is in: the first that it fits, or the rest."""
 
     def label(path: str, axes: int) -> str:

@@ -23,7 +23,8 @@ from mljax.terminal.progress import make_progress
 from mljax.training.gradients import make_gradients
 from mljax.training.initialize import make_model
 from mljax.training.objective import make_terms
-from mljax.training.optimizer import check_groups, make_optimizer
+from mljax.training.optimizer import check_groups, group_names, is_elementwise, make_optimizer
+from mljax.training.packing import Packing
 from mljax.training.parts import Parts, check_batch_sizes, in_training_order, resolve_parts
 from mljax.training.schedules import Schedule, hyperparameters
 from mljax.training.state import TrainState, make_state
@@ -49,7 +50,8 @@ class Training:
         go over the state's statistics.
       mesh: the devices.
       schedule: hyperparameters over the steps.
-      state: before the first step.
+      state: before the first step, by path.
+      packing: of the states that `step` takes and returns, None if these are by path too.
       step: jitted `step(state, batch, key, hyperparameters)`; it donates the state.
       forward: `forward(params, statistics, images)`, for the evaluated classes.
       steps_per_epoch: images // batch_size, at least 1.
@@ -70,6 +72,7 @@ class Training:
     mesh: Mesh
     schedule: Schedule
     state: TrainState
+    packing: Packing | None
     step: Any
     forward: Any
     steps_per_epoch: int
@@ -81,6 +84,14 @@ class Training:
         """What reacts to evaluations: schedules, by hyperparameter, and the stopping rule."""
         rules = {name: value for name, value in self.schedule.items() if hasattr(value, "update")}
         return rules if self.parts.stop is None else {**rules, "stop": self.parts.stop}
+
+    def pack(self, state: TrainState) -> TrainState:
+        """Returns a state by path as `step` takes it; what it is a copy of is freed."""
+        return state if self.packing is None else self.packing.take(state)
+
+    def unpack(self, state: TrainState) -> TrainState:
+        """Returns by path what `step` returned."""
+        return state if self.packing is None else self.packing.unpack(state)
 
     def compile_forward(self, state: TrainState, console: Console) -> None:
         """Compiles what evaluates, before the first step: there is nothing to save meanwhile."""
@@ -149,7 +160,14 @@ def prepare(config: Config) -> Training:
         trackers=parts.trackers,
     )
     check_groups(state.params, groups)
-    shardings = state_sharding(mesh, state, fsdp=config.train.fsdp)
+    state = jax.device_put(state, state_sharding(mesh, state, fsdp=config.train.fsdp))
+    packing, stepped = None, state
+    # A buffer of arrays that are split over the devices would bring them all together.
+    if is_elementwise(config.optimizer.algorithm) and not config.train.fsdp:
+        packing = Packing(state, group_names(state.params, groups))
+        gradients = packing.gradients(gradients)
+        stepped = jax.eval_shape(packing.pack, state)
+    shardings = state_sharding(mesh, stepped, fsdp=config.train.fsdp)
     step = make_train_step(gradients, optimizer, ema_decay=config.train.ema_decay)
     forward = make_forward(
         evaluated,
@@ -204,7 +222,8 @@ def prepare(config: Config) -> Training:
         of_classes={} if evaluated is model else class_arrays(evaluated),
         mesh=mesh,
         schedule=schedule,
-        state=jax.device_put(state, shardings),
+        state=state,
+        packing=packing,
         step=jit_step(
             step,
             mesh,

@@ -5,10 +5,11 @@ import json
 import time
 
 import jax
+import jaxlib
 import pytest
 from rich.console import Console
 
-from mljax.devices.compilation_cache import SECONDS, compiling
+from mljax.devices.compilation_cache import SECONDS, compiling, use_compilation_cache
 from mljax.terminal.progress import make_progress
 from mljax.train import fit
 from tests import small_configs
@@ -21,6 +22,22 @@ def folder(tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
     yield tmp_path / "cache"
     jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_programs_of_other_numbers_of_cpus_are_kept_apart(folder, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(folder))
+    for cpus in (1, 2):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cpus=cpus: set(range(cpus)))
+        use_compilation_cache()
+        kept = folder / ".cache/mljax/compiled" / f"jaxlib-{jaxlib.__version__}-{cpus}-cpus"
+        assert jax.config.jax_compilation_cache_dir == str(kept)
+
+
+def test_a_folder_that_the_user_names_is_taken_as_it_is(folder, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == str(folder)
 
 
 def _screen():

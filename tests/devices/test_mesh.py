@@ -47,14 +47,14 @@ def train_on(num_devices, assignments):
     mesh = make_mesh(jax.devices()[:num_devices])
     with mock.patch.object(preparation, "make_mesh", lambda: mesh):
         training = preparation.prepare(small_configs.training_config(*assignments))
-    state, losses = training.state, []
+    state, losses = training.pack(training.state), []
     with training.train_batches(start_step=0) as batches:
         for step, batch in enumerate(itertools.islice(batches, 20)):
             del batch["index"]
             inputs, rates = put_batch(batch, mesh), hyperparameters(training.schedule, step)
             state, metrics = training.step(state, inputs, jax.random.key(0), rates)
             losses.append(float(metrics["loss"]))
-    return training, state, losses
+    return training, training.unpack(state), losses
 
 
 def flatten(state):

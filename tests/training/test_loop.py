@@ -63,6 +63,7 @@ def _loop(checkpoints, *, evaluate=lambda state, progress, _: progress, evaluate
         program="a step",
         step=_step,
         state=make_state(0),
+        unpack=lambda state: state,
         progress=Progress(),
         schedule={},
         key=jax.random.key(0),
