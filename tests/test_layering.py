@@ -18,7 +18,7 @@ ORDER = [
     {"backbones", "heads"},
     {"trackers"},
     {"models"},
-    {"checkpoints"},
+    {"checkpoints", "formats"},
     {"training", "evaluation"},
     {"evaluators"},
 ]
@@ -107,7 +107,7 @@ def test_modules_are_named_by_what_they_hold():
 def test_importing_the_package_needs_neither_torch_nor_tensorflow():
     code = (
         "import sys, mljax, mljax.evaluate, mljax.predict, converters; "
-        "print([m for m in ('torch', 'tensorflow', 'matplotlib') if m in sys.modules])"
+        "print([m for m in ('torch', 'tensorflow', 'matplotlib', 'onnx') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

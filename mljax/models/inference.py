@@ -17,6 +17,9 @@ from mljax.models.classifier import Classifier
 from mljax.models.folding import fold
 
 Outputs = dict[str, np.ndarray]
+Apply = Callable[[Float[np.ndarray, "b h w 3"]], Outputs]
+# Gets the network and the names of the outputs.
+MakeApply = Callable[..., Apply]
 
 
 def outputs_read(evaluators: Iterable[Any]) -> tuple[str, ...]:
@@ -77,12 +80,10 @@ def _make_forward(
     return forward
 
 
-def make_apply(
-    model: Classifier, reads: Sequence[str] = ("logits",)
-) -> Callable[[Float[np.ndarray, "b h w 3"]], Outputs]:
+def make_apply(model: Classifier, reads: Sequence[str] = ("logits",)) -> Apply:
     """Returns `apply(images)`: outputs of the head, computed on all local devices.
 
-    What no image changes is computed once; see `fold`.
+    What no image changes is computed once; see `mljax.models.folding`.
 
     The images are split over the devices, so their number must be a multiple of the devices'.
 
