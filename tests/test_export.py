@@ -249,6 +249,6 @@ def test_what_onnx_lacks_is_named_with_its_line():
         Map(), Sorted(), ModelSpec(backbone=part("x:y"), head=part("x:z"), num_classes=3)
     )
     with pytest.raises(
-        ValueError, match="test_export.py:.*: sort is not in mljax.formats.primitives"
+        ValueError, match="test_export.py:.*: sort is not in mljax.formats.onnx_primitives"
     ):
         write_model(make_computation(network, preprocessing=Preprocessing(image_size=4)))

@@ -1,4 +1,4 @@
-"""ONNX graphs of traced functions: what holds their values. The operations are in `primitives`.
+"""ONNX graphs of traced functions: what holds their values. `onnx_trace` writes the operations.
 
 Convolutions of ONNX read `[b, c, h, w]`, those of jax `[b, h, w, c]`. A value therefore says in
 which order its axes lie: one that a convolution has made stays as it is through sums, slices, pads
@@ -6,11 +6,12 @@ and means, and is transposed only where an operation needs another order.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
+from jax.extend.core import JaxprEqn
 
 OPSET = 18
 Shape = tuple[Any, ...]
@@ -38,6 +39,8 @@ class Tensor:
 
 
 Value = Tensor | np.ndarray
+Writer = Callable[..., Value]
+"""Gets the graph, a traced operation and its inputs; returns its output."""
 
 
 class Graph:
@@ -76,7 +79,7 @@ class Graph:
     def add_input(self, name: str, shape: Shape, dtype: Any) -> Tensor:  # noqa: ANN401
         """Adds an input; returns its value."""
         self.inputs.append(_described(name, shape, dtype))
-        return Tensor(name, shape, _straight(shape))
+        return Tensor(name, shape, straight(shape))
 
     def add_output(self, name: str, value: Value, shape: Shape, dtype: Any) -> None:  # noqa: ANN401
         """Makes a value an output."""
@@ -106,7 +109,7 @@ class Graph:
         self, value: Value, shape: Shape, order: tuple[int, ...] | None = None
     ) -> str | np.ndarray:
         """Returns all of a value's numbers, also those that `Tensor.shape` leaves out."""
-        order = order or _straight(shape)
+        order = order or straight(shape)
         if isinstance(value, np.ndarray) and all(isinstance(size, int) for size in shape):
             return np.broadcast_to(value, shape).transpose(order)
         found = self.ordered(value, order)
@@ -160,7 +163,8 @@ class Graph:
         return model
 
 
-def _straight(shape: Shape) -> tuple[int, ...]:
+def straight(shape: Shape) -> tuple[int, ...]:
+    """Returns the order in which each axis is where it was traced."""
     return tuple(range(len(shape)))
 
 
@@ -178,3 +182,13 @@ def _described(name: str, shape: Shape, dtype: Any) -> onnx.ValueInfoProto:  # n
     sizes = [size if isinstance(size, int) else str(size) for size in shape]
     kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     return onnx.helper.make_tensor_value_info(name, kind, sizes)
+
+
+def inputs_of(equation: JaxprEqn) -> list[Any]:
+    """Returns shape and type of the inputs of a traced operation."""
+    return [variable.aval for variable in equation.invars]
+
+
+def result_of(equation: JaxprEqn) -> Any:  # noqa: ANN401
+    """Returns shape and type of the one output of a traced operation."""
+    return equation.outvars[0].aval

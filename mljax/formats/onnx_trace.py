@@ -10,8 +10,8 @@ from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from mljax.formats.computation import Computation
-from mljax.formats.onnx_graph import Graph, UnwritableError, Value
-from mljax.formats.primitives import FUNCTIONS, LOOK_AT_CONSTANTS, WRITERS, given
+from mljax.formats.onnx_graph import Graph, UnwritableError, Value, inputs_of
+from mljax.formats.onnx_primitives import FUNCTIONS, LOOK_AT_CONSTANTS, WRITERS
 
 
 def write_model(computation: Computation) -> onnx.ModelProto:
@@ -78,7 +78,7 @@ def _write(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> list[Value]
     if constant and name not in LOOK_AT_CONSTANTS and _is_static(equation):
         return _compute(equation, inputs)
     if name not in WRITERS:
-        raise UnwritableError(f"{name} is not in mljax.formats.primitives")
+        raise UnwritableError(f"{name} is not in mljax.formats.onnx_primitives")
     return [WRITERS[name](graph, equation, *inputs)]
 
 
@@ -99,7 +99,7 @@ def _is_static(equation: JaxprEqn) -> bool:
 
 
 def _compute(equation: JaxprEqn, inputs: list[Any]) -> list[Value]:
-    shapes = [each.shape for each in given(equation)]
+    shapes = [each.shape for each in inputs_of(equation)]
     arrays = [np.broadcast_to(x, shape) for x, shape in zip(inputs, shapes, strict=True)]
     found = equation.primitive.bind(*map(jax.numpy.asarray, arrays), **equation.params)
     return list(map(np.asarray, found if equation.primitive.multiple_results else [found]))
