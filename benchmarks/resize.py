@@ -24,7 +24,7 @@ from rich.table import Table
 from mljax import config
 from mljax.checkpoints.checkpoint import load_model
 from mljax.config.part import resolved
-from mljax.data.images import load_image, normalize, resize_image
+from mljax.data.images import load_image, resize_image
 from mljax.metrics.ranking import mean_average_precision
 from mljax.models.inference import make_apply
 from mljax.train import fit
@@ -70,14 +70,15 @@ def main() -> None:
         model = load_model(Path(folder) / "run")
     records = resolved(chosen.data.reader, "reader")(chosen.data.eval_split)
     images = [load_image(path) for path in records.images]
-    apply, own = make_apply(model), chosen.data.preprocessing
+    own = chosen.data.preprocessing
+    apply = make_apply(model, preprocessing=own)
 
     found = {}
     for name, resize in track(PROTOCOLS.items(), "scoring", console=console, transient=True):
         pixels = np.stack([np.asarray(resize(image, own)) for image in images])
         # Batches of one size: the first photos once more, and cut off again.
         padded = np.resize(pixels, (-(-len(pixels) // BATCH) * BATCH, *pixels.shape[1:]))
-        batches = normalize(padded, own).reshape(-1, BATCH, *padded.shape[1:])
+        batches = padded.reshape(-1, BATCH, *padded.shape[1:])
         logits = np.concatenate([apply(batch)["logits"] for batch in batches])[: len(pixels)]
         found[name] = (mean_average_precision(logits, records.labels), logits)
 

@@ -10,7 +10,7 @@ Differs from the reference (tosfaq/deep-object-reid), which takes the scores of 
 so of augmented images, shuffled, without the last part of a batch; and in its script for evaluation
 of a network in training mode, whose dropout is on and whose running statistics these images change.
 Here they are those that evaluate and predict compute: the whole split, without augmentation, in
-eval mode, in the network's own precision.
+eval mode, in the network's own precision, with products of float32 in float32 on all devices.
 """
 
 import argparse
@@ -103,6 +103,7 @@ def _evaluate(
         bad_images=data.bad_images,
         max_pixels=data.max_pixels,
         match=match,
+        matmul_precision="highest",
     )
     return evaluator.evaluation, model.class_names or records.class_names, skipped
 

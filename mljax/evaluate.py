@@ -26,6 +26,7 @@ from mljax.formats import RUNTIMES
 from mljax.terminal.command import (
     add_data_option,
     add_plugin_option,
+    add_precision_option,
     add_set_option,
     run_command,
 )
@@ -67,6 +68,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         max_pixels=data.max_pixels,
         match=arguments.match,
         make=RUNTIMES[arguments.runtime],
+        matmul_precision=arguments.matmul_precision or defaults.matmul_precision,
     )
     console.print(f"{checkpoint}: {data.reader.name}, split {split}", highlight=False)
     # The first one's, the main result, last.
@@ -131,6 +133,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--threshold", type=float, help=text)
     text = "how classes of the network find those of the split: position insists where names differ"
     add("--match", choices=("name", "position"), default="name", help=text)
+    add_precision_option(parser)
     add(
         "--evaluator",
         action="append",

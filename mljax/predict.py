@@ -31,12 +31,17 @@ from mljax.evaluation.predictions import Prediction, predict
 from mljax.evaluation.stored_config import threshold_of
 from mljax.formats import RUNTIMES
 from mljax.models.classifier import Classifier
-from mljax.terminal.command import add_plugin_option, add_set_option, run_command
+from mljax.terminal.command import (
+    add_plugin_option,
+    add_precision_option,
+    add_set_option,
+    run_command,
+)
 from mljax.terminal.grammar import counted
 from mljax.terminal.progress import make_progress
 
 # The fields of a config that decide here.
-_READ = ("data.preprocessing", "data.max_pixels", "eval.threshold")
+_READ = ("data.preprocessing", "data.max_pixels", "eval.threshold", "eval.matmul_precision")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,8 +73,8 @@ def _run(arguments: argparse.Namespace) -> int:
     config = _config(model, arguments)
     if arguments.config is not None:
         model.thresholds = None
-    configured = (config.eval if config else EvalConfig()).threshold
-    threshold = threshold_of(model, configured, arguments.threshold, arguments.set)
+    decisions = config.eval if config else EvalConfig()
+    threshold = threshold_of(model, decisions.threshold, arguments.threshold, arguments.set)
     max_pixels = arguments.max_pixels
     if max_pixels is None:
         max_pixels = config.data.max_pixels if config else MAX_PIXELS
@@ -86,6 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
         preprocessing=preprocessing,
         max_pixels=max_pixels,
         make=RUNTIMES[arguments.runtime],
+        matmul_precision=arguments.matmul_precision or decisions.matmul_precision,
     )
     _print_passed_over(files)
     taken = {Path(path).resolve() for path in paths}
@@ -250,6 +256,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--runtime", choices=RUNTIMES, default="jax", help="what computes the network")
     text = "of the largest image that is decoded; default: the config's, else 8192 x 8192"
     add("--max-pixels", type=int, metavar="N", help=text)
+    add_precision_option(parser)
     add_plugin_option(parser)
     return parser.parse_args(argv)
 

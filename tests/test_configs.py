@@ -220,6 +220,12 @@ def test_config_reads_and_augments_its_data(name, tmp_path):
     assert set(np.unique(batch["labels"])) <= {-1, 0, 1}
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("aam/")])
+def test_aam_augments_in_the_order_of_its_code(name):
+    parts = [chosen.name for chosen in load_config(name).data.augment]
+    assert parts == ["randaugment", "cutout", "horizontal_flip"]
+
+
 def _on_made_up_data(config, root):
     """Returns the config with a small folder of the form that its reader reads, or 16 digits."""
     changes = []

@@ -12,7 +12,7 @@ from mljax.checkpoints.checkpoint import save_model
 from mljax.config import part
 from mljax.data.readers.digits import CLASS_NAMES, digits
 from mljax.embed import main
-from tests import networks, small_configs
+from tests import networks, photos, small_configs
 
 BACKBONE = part("resnet18", layers=(0, 1, 0, 0), width=4)
 HEAD = part("label_attention", embedding_size=8, num_heads=2, projection_size=6)
@@ -81,6 +81,22 @@ def test_neighbors_of_files_and_numbers_are_drawn_without_the_image_itself(
     assert others[0][1] == ["1.000 image 7", label]
     assert [text for _, text in others[1:]] == [text for _, text in own[:2]]
     assert "image 7" not in str([text for _, text in own])
+
+
+def test_a_file_of_the_split_is_not_its_own_neighbor(checkpoint, tmp_path, monkeypatch):
+    rows = []
+    monkeypatch.setattr(
+        "mljax.embed.contact_sheet", lambda x: rows.extend(x) or Image.new("1", (1, 1))
+    )
+    reader = photos.save_photos(tmp_path / "photos").removeprefix("data.")
+    options = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "out"), "--data", reader]
+    options += ["--set", "data.bad_images=skip", "--count", "24", "--neighbors"]
+    monkeypatch.chdir(tmp_path / "photos")
+    assert main([*options, "5.png", "5"]) == 0
+    (of_file, of_number) = ([text for _, text in row[1:]] for row in rows)
+    assert of_file == of_number
+    assert len(of_file) == 23
+    assert "5.png" not in [caption.split()[1] for caption, *_ in of_file]
 
 
 def test_a_layer_of_labels_leaves_pooled_for_the_images(checkpoint, tmp_path, capsys):

@@ -38,6 +38,10 @@ def _check_share(owner: object, *names: str) -> None:
 
 Resize = Literal["bilinear", "bicubic", "cv2_bilinear"]
 
+# Of products of float32 in convolutions and matrix products: the device's quickest, as jax has it
+# (TF32 on NVIDIA GPUs, bfloat16 on TPUs, float32 on CPUs), or float32 everywhere.
+MatmulPrecision = Literal["default", "highest"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
@@ -239,6 +243,16 @@ class TrainConfig:
       fsdp: shard parameters and optimizer state over the devices instead of replicating them.
       batch_norm_groups: normalize each of this many slices of the batch by its own statistics,
         as data-parallel runs with one slice per GPU do; 1 uses the whole global batch.
+      matmul_precision: of products of float32 in a step; on CPUs both are float32. With `default`,
+        logits of a GPU are 8e-4 off; what jax is set to otherwise, by
+        `JAX_DEFAULT_MATMUL_PRECISION`, holds.
+      deterministic: ask XLA for programs of which two runs on a GPU give equal bits. It chooses
+        routines by rule then, without trying which is quickest, and leaves out those that add in
+        no fixed order: steps take longer. Equal bits are XLA's promise for the same program on the
+        same kind and number of devices, with the same jax, CUDA, cuDNN and driver; between others
+        nothing is promised. Neither the promise nor its cost was measured. A max-pool over windows
+        has no such program: XLA refuses to compile its gradient. On CPUs equal runs give equal
+        bits without this field.
     """
 
     epochs: float
@@ -252,6 +266,8 @@ class TrainConfig:
     non_finite: Literal["stop", "skip"] = "stop"
     fsdp: bool = False
     batch_norm_groups: int = 1
+    matmul_precision: MatmulPrecision = "default"
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         _check_positive(self, "epochs", "checkpoint_every_steps", "keep_checkpoints")
@@ -268,12 +284,14 @@ class EvalConfig:
       threshold: a class is predicted where its score is above this, in [0, 1].
       evaluators: of `mljax.evaluators.EVALUATORS`, or a plug-in's.
       best_by: the figure of theirs, higher is better, that chooses the network to keep.
+      matmul_precision: see `TrainConfig`; of the evaluations in a run, of evaluate and predict.
     """
 
     every_epochs: int = 1
     threshold: float = 0.8
     evaluators: tuple[Part, ...] = field(default_factory=lambda: (part("multilabel"),))
     best_by: str = "mAP"
+    matmul_precision: MatmulPrecision = "default"
 
     def __post_init__(self) -> None:
         _check_positive(self, "every_epochs")

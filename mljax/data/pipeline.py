@@ -24,7 +24,7 @@ from absl import flags
 from mljax.config.schema import MAX_PIXELS, Preprocessing
 from mljax.data.deep_images import DeepImages
 from mljax.data.examples import Augmentation, Example, Load, collate_examples
-from mljax.data.images import normalize, read_image
+from mljax.data.images import read_image
 from mljax.data.records import Records, image_name
 from mljax.data.worker_memory import MEMORY, begin_worker, memory_token
 
@@ -36,15 +36,14 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     """An iterator over batches that ends its threads and processes when it is closed.
 
     It closes itself at its end, at an error, and when it is no longer used; close it early with
-    `close()` or by using it in a `with`. Workers hand over bytes; they become floats here, so no
-    memory that is shared with a worker ever leaves this class.
+    `close()` or by using it in a `with`. What workers hand over is copied here, so no memory that
+    is shared with a worker ever leaves this class.
     """
 
     def __init__(
         self,
         dataset: grain.IterDataset,
         records: Records,
-        preprocessing: Preprocessing,
         *,
         num_workers: int,
         max_pixels: int,
@@ -55,7 +54,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         self._max_pixels = max_pixels
         self._counts_itself = deep_images is None
         self._deep_images = DeepImages() if deep_images is None else deep_images
-        self._preprocessing = preprocessing
+        self._is_shared = num_workers > 0
         self._with_ignored = with_ignored
         try:
             self._reader = _Reader(iter(dataset), num_workers)
@@ -76,12 +75,11 @@ class Batches(Iterator[dict[str, np.ndarray]]):
             raise
         self._note(index[noted].tolist())
         batch = {
-            "images": normalize(pixels, self._preprocessing),
+            "images": np.array(pixels) if self._is_shared else pixels,
             "labels": np.zeros((len(index), len(self._records.class_names)), np.float32),
             "valid": np.array(valid),
             "index": np.array(index),
         }
-        batch["images"][~valid] = 0
         ignored = self._records.ignored if self._with_ignored else None
         if ignored is not None:
             batch["ignored"] = np.zeros(batch["labels"].shape, bool)
@@ -169,7 +167,7 @@ def train_batches(
 
     Args:
       records: the training split.
-      preprocessing: the size and normalization of the images.
+      preprocessing: the size of the images.
       crop: applied to each image before it is resized.
       augment: applied in order to each resized image.
       views: how often each image is cropped and augmented, independently.
@@ -185,10 +183,10 @@ def train_batches(
         slices of each batch.
 
     Returns:
-      Batches of b = batch_size / process_count rows: `images` float32 `[b, h, w, 3]`, or of
+      Batches of b = batch_size / process_count rows: `images` uint8 `[b, h, w, 3]`, or of
       several views `[b, v, h, w, 3]`, `labels`
       float32 `[b, k]`, `valid` bool `[b]`, `index` int32 `[b]` (the row's record). Rows that are
-      not valid are zeros.
+      not valid are zeros. The images are normalized on the devices, by `normalize_pixels`.
 
     Raises:
       ValueError: if the arguments do not fit together; while iterating, at a bad image.
@@ -214,7 +212,6 @@ def train_batches(
     return Batches(
         iterable,
         records,
-        preprocessing,
         num_workers=num_workers,
         max_pixels=max_pixels,
         deep_images=deep_images,
@@ -253,7 +250,6 @@ def eval_batches(
     return Batches(
         iterable,
         records,
-        preprocessing,
         num_workers=num_workers,
         max_pixels=max_pixels,
         deep_images=deep_images,

@@ -17,13 +17,21 @@ import numpy as np
 from jax.experimental import multihost_utils
 from rich.console import Console
 
-from mljax.config.schema import MAX_PIXELS, Preprocessing
+from mljax.config.schema import MAX_PIXELS, MatmulPrecision, Preprocessing
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
+from mljax.devices.ahead import begin_ahead
 from mljax.devices.compilation_cache import compiling
 from mljax.evaluation.decisions import decision_of
 from mljax.models.classifier import Classifier, for_classes
-from mljax.models.inference import Apply, MakeApply, make_apply, outputs_read, whole_batch
+from mljax.models.inference import (
+    Apply,
+    MakeApply,
+    fetch,
+    make_apply,
+    outputs_read,
+    whole_batch,
+)
 from mljax.terminal.grammar import counted
 from mljax.terminal.progress import make_progress
 
@@ -38,10 +46,11 @@ def run_evaluators(
     """Hands the outputs of each network for every image to its evaluators, in order.
 
     With several processes, each gives its own batches, equally many, and the evaluators of all of
-    them see every image.
+    them see every image. While the evaluators look at one batch, the devices compute the next.
 
     Args:
-      networks: name to a function of this process's images to outputs of the head.
+      networks: name to a function of this process's images to outputs of the head, of
+        `make_forward`; or to numpy arrays.
       evaluators: those of each network.
       batches: of `mljax.data.pipeline.eval_batches`.
 
@@ -53,10 +62,13 @@ def run_evaluators(
     """
     skipped: list[int] = []
     seen = 0
-    for batch in batches:
-        outputs = {name: apply(batch["images"]) for name, apply in networks.items()}
+
+    def apply_all(batch: Batch) -> dict[str, Any]:
+        return {name: apply(batch["images"]) for name, apply in networks.items()}
+
+    for batch, outputs in begin_ahead(batches, apply_all, 1):
         rows: Any = {
-            "outputs": outputs,
+            "outputs": {name: fetch(found) for name, found in outputs.items()},
             "batch": {key: value for key, value in batch.items() if key != "images"},
         }
         if jax.process_count() > 1:
@@ -106,6 +118,7 @@ def evaluate_model(
     max_pixels: int = MAX_PIXELS,
     match: Literal["name", "position"] = "name",
     make: MakeApply = make_apply,
+    matmul_precision: MatmulPrecision = "default",
 ) -> tuple[dict[str, Any], list[str]]:
     """Runs a network over a split, on all devices of all processes.
 
@@ -125,6 +138,7 @@ def evaluate_model(
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
       match: see `in_order_of`.
       make: what runs the network, of `mljax.formats.RUNTIMES`.
+      matmul_precision: see `TrainConfig`.
 
     Returns:
       The figures, and the names of skipped bad images.
@@ -147,6 +161,7 @@ def evaluate_model(
         bad_images=bad_images,
         max_pixels=max_pixels,
         make=make,
+        matmul_precision=matmul_precision,
     )
     decision = decision_of(model, threshold)
     classes = dataclasses.replace(
@@ -167,6 +182,7 @@ def run_model(
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
     make: MakeApply = make_apply,
+    matmul_precision: MatmulPrecision = "default",
 ) -> list[int]:
     """Hands the outputs of a network for a whole split to evaluators; shows a progress bar.
 
@@ -194,7 +210,12 @@ def run_model(
         process_index=jax.process_index(),
         process_count=processes,
     )
-    apply = make(model, outputs_read(evaluators))
+    apply = make(
+        model,
+        outputs_read(evaluators),
+        preprocessing=preprocessing,
+        matmul_precision=matmul_precision,
+    )
     spec, (height, width) = model.spec, preprocessing.height_width
     program = f"{spec.backbone.name} + {spec.head.name}, {batch_size} x {height} x {width}"
     with batches:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mljax.config.schema import MAX_PIXELS, Preprocessing
+from mljax.config.schema import MAX_PIXELS, MatmulPrecision, Preprocessing
 from mljax.data.images import load_image
 from mljax.data.pipeline import eval_batches
 from mljax.data.records import Records
+from mljax.devices.ahead import begin_ahead
 from mljax.evaluation.decisions import decision_of
 from mljax.evaluation.image_files import find_images
 from mljax.evaluation.scores import sigmoid
@@ -53,6 +54,7 @@ class Predictor:
       preprocessing: None takes the model's.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
       make: what runs the network, of `mljax.formats.RUNTIMES`.
+      matmul_precision: see `TrainConfig`.
 
     Raises:
       ValueError: if neither the model nor the caller gives a preprocessing, or for a top_k,
@@ -69,6 +71,7 @@ class Predictor:
         preprocessing: Preprocessing | None = None,
         max_pixels: int = MAX_PIXELS,
         make: MakeApply = make_apply,
+        matmul_precision: MatmulPrecision = "default",
     ) -> None:
         preprocessing = preprocessing or model.preprocessing
         if preprocessing is None:
@@ -84,7 +87,7 @@ class Predictor:
         if max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
         self._names = model.class_names or tuple(str(c) for c in range(model.spec.num_classes))
-        self._apply = make(model)
+        self._apply = make(model, preprocessing=preprocessing, matmul_precision=matmul_precision)
         self._preprocessing = preprocessing
         self._decide, self._top_k = decide, top_k
         self._batch_size, self._max_pixels = batch_size, max_pixels
@@ -109,8 +112,9 @@ class Predictor:
             max_pixels=self._max_pixels,
         )
         with batches:
-            for batch in batches:
-                logits = np.asarray(self._apply(batch["images"])["logits"], np.float32)
+            ahead = begin_ahead(batches, lambda batch: self._apply(batch["images"]), 1)
+            for batch, outputs in ahead:
+                logits = np.asarray(outputs["logits"], np.float32)
                 scores, predicted = sigmoid(logits), self._decide(logits)
                 for row in np.flatnonzero(batch["index"] >= 0):
                     path = images[batch["index"][row]]
@@ -132,6 +136,7 @@ def predict(
     preprocessing: Preprocessing | None = None,
     max_pixels: int = MAX_PIXELS,
     make: MakeApply = make_apply,
+    matmul_precision: MatmulPrecision = "default",
 ) -> Iterator[Prediction]:
     """Returns predictions for all images, in order, made as they are asked for.
 
@@ -149,6 +154,7 @@ def predict(
         preprocessing=preprocessing,
         max_pixels=max_pixels,
         make=make,
+        matmul_precision=matmul_precision,
     )
     return predictor(paths)
 

@@ -64,6 +64,8 @@ class Multilabel:
 
     Args:
       top_k: how many predictions an image may have in the second row of figures.
+      interpolated: use the AP of PASCAL VOC since 2010 and of Query2Label, which is at least as
+        high; see `mljax.metrics.average_precision`.
 
     Raises:
       ValueError: for a top_k below 1.
@@ -71,10 +73,10 @@ class Multilabel:
 
     reads = ("logits",)
 
-    def __init__(self, *, top_k: int = 3) -> None:
+    def __init__(self, *, top_k: int = 3, interpolated: bool = False) -> None:
         if top_k < 1:
             raise ValueError(f"multilabel: top_k must be at least 1, got {top_k}")
-        self._top_k = top_k
+        self._top_k, self._interpolated = top_k, interpolated
         self._rows: dict[str, Rows] = {}
 
     def update(self, outputs: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
@@ -104,6 +106,7 @@ class Multilabel:
             link=sigmoid if calibrated is None else None,
             threshold=classes.threshold if calibrated is None else calibrated,
             top_k=self._top_k,
+            interpolated=self._interpolated,
         )
         self.evaluation = dataclasses.replace(found, threshold=classes.threshold)
         return metrics_json(self.evaluation, classes.names)
@@ -158,6 +161,7 @@ def evaluate_scores(
     link: Callable[[Float[np.ndarray, "n k"]], Float[np.ndarray, "n k"]] | None = None,
     threshold: float | Float[np.ndarray, " k"] = 0.8,
     top_k: int = 3,
+    interpolated: bool = False,
 ) -> Evaluation:
     """Returns the metrics of a split: Alibaba-MIIL/ASL's, or over annotated entries if partial.
 
@@ -169,16 +173,15 @@ def evaluate_scores(
       link: such as the sigmoid, for logits.
       threshold: a class is predicted where its score is above: one for all, or one for each.
       top_k: how many predictions an image may have in `Evaluation.top`.
+      interpolated: as for `average_precision`.
 
     Raises:
       ValueError: for what is no array of scores and labels; see `mljax.metrics`.
     """
     counts = count_labels(labels, ignored=ignored)
     partial = bool(counts.unannotated.any())
-    if partial:
-        ap = partial_average_precision(scores, labels, ignored=ignored, ties="equal")
-    else:
-        ap = average_precision(scores, labels, ignored=ignored, ties="equal")
+    metric = partial_average_precision if partial else average_precision
+    ap = metric(scores, labels, ignored=ignored, ties="equal", interpolated=interpolated)
     defined = ap[~np.isnan(ap)]
     figures = functools.partial(
         precision_recall_f1,

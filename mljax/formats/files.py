@@ -19,10 +19,10 @@ from jax import export
 from mljax.config.load import from_json, to_json
 from mljax.devices.mesh import make_mesh
 from mljax.formats.computation import Computation, in_float32, package
-from mljax.formats.runtimes import onnx_model, run_onnx, run_openvino
+from mljax.formats.runtimes import Run, onnx_model, run_onnx, run_openvino
 from mljax.models.arrays import merge_model, split_model
 from mljax.models.classifier import Classifier, ModelSpec, abstract_model
-from mljax.models.inference import Apply, make_forward
+from mljax.models.inference import fetch, make_forward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Format:
     """
 
     write: Callable[[Path, Classifier, Computation], None]
-    runs: Callable[[Path], dict[str, Apply]]
+    runs: Callable[[Path], dict[str, Run]]
     computes: bool = True
 
 
@@ -45,7 +45,7 @@ def write_onnx(path: Path, model: Classifier, computation: Computation) -> None:
     path.write_bytes(onnx_model(computation))
 
 
-def onnx_runs(path: Path) -> dict[str, Apply]:
+def onnx_runs(path: Path) -> dict[str, Run]:
     """Returns the file in ONNX Runtime, with its optimizer and without."""
     return {
         "onnxruntime": run_onnx(path.read_bytes()),
@@ -69,7 +69,7 @@ def write_openvino(path: Path, model: Classifier, computation: Computation) -> N
     openvino.save_model(network, path, compress_to_fp16=False)
 
 
-def openvino_runs(path: Path) -> dict[str, Apply]:
+def openvino_runs(path: Path) -> dict[str, Run]:
     """Returns the file in OpenVINO."""
     return {"openvino": run_openvino(path)}
 
@@ -83,11 +83,11 @@ def write_stablehlo(path: Path, model: Classifier, computation: Computation) -> 
     )
 
 
-def stablehlo_runs(path: Path) -> dict[str, Apply]:
+def stablehlo_runs(path: Path) -> dict[str, Run]:
     """Returns the file compiled by XLA, with its optimizations and without."""
     call = export.deserialize(bytearray(path.read_bytes())).call
 
-    def compiled(options: dict[str, Any]) -> Apply:
+    def compiled(options: dict[str, Any]) -> Run:
         run = jax.jit(call, compiler_options=options)
         return lambda images: jax.tree.map(np.asarray, run(images))
 
@@ -105,7 +105,7 @@ def write_safetensors(path: Path, model: Classifier, computation: Computation) -
     path.write_bytes(package("safetensors.numpy", "safetensors").save(arrays, metadata))
 
 
-def safetensors_runs(path: Path) -> dict[str, Apply]:
+def safetensors_runs(path: Path) -> dict[str, Run]:
     """Returns the network made again from the file."""
     with package("safetensors", "safetensors").safe_open(path, "numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -117,8 +117,9 @@ def safetensors_runs(path: Path) -> dict[str, Apply]:
     assert not arrays, f"{path}: more than the network has: {', '.join(arrays)}"
     # The structure is the one of the network that it is compared with, and compiled for that.
     names = json.loads(metadata["outputs"])
-    forward = make_forward(network, make_mesh(jax.local_devices()[:1]), names)
-    return {"mljax": lambda images: forward(params, statistics, images)}
+    mesh = make_mesh(jax.local_devices()[:1])
+    forward = make_forward(network, mesh, names, matmul_precision="highest")
+    return {"mljax": lambda images: fetch(forward(params, statistics, images))}
 
 
 FORMATS = {

@@ -157,7 +157,7 @@ def gather(graph: Graph, equation: JaxprEqn, x: Value, indices: Value) -> Value:
     index = graph.whole(indices, (*where, 1))
     index = graph.add("Squeeze", index, np.array([len(where)]))
     result = result_of(equation).shape
-    if batching == others and numbers.start_indices_batching_dims == others:
+    if batching and batching == others and numbers.start_indices_batching_dims == others:
         name = graph.add("GatherElements", graph.whole(x, shape), index, axis=axis)
     elif not batching and tuple(sizes[a] for a in others) == tuple(shape[a] for a in others):
         taken = range(axis, axis + len(where))

@@ -1,16 +1,19 @@
 """Runtimes other than jax: ONNX Runtime and OpenVINO, for a network or for a file of one."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 
-from mljax.config.schema import Preprocessing
+from mljax.config.schema import MatmulPrecision, Preprocessing
 from mljax.formats.computation import Computation, make_computation, package
 from mljax.models.classifier import Classifier
-from mljax.models.inference import Apply, MakeApply, Outputs, make_apply
+from mljax.models.inference import MakeApply, make_apply
+
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def onnx_model(computation: Computation) -> bytes:
@@ -26,7 +29,7 @@ def onnx_model(computation: Computation) -> bytes:
     return write_model(computation).SerializeToString()
 
 
-def run_onnx(model: bytes, *, optimize: bool = True) -> Apply:
+def run_onnx(model: bytes, *, optimize: bool = True) -> Run:
     """Returns a function that runs an ONNX model in ONNX Runtime, on the CPU.
 
     Args:
@@ -43,7 +46,7 @@ def run_onnx(model: bytes, *, optimize: bool = True) -> Apply:
     return lambda images: dict(zip(names, session.run(names, {given.name: images}), strict=True))
 
 
-def run_openvino(model: bytes | Path) -> Apply:
+def run_openvino(model: bytes | Path) -> Run:
     """Returns a function that runs a model in OpenVINO, on the CPU in float32.
 
     Args:
@@ -54,7 +57,7 @@ def run_openvino(model: bytes | Path) -> Apply:
     core = package("openvino", "openvino").Core()
     compiled = core.compile_model(core.read_model(model), "CPU", options)
 
-    def run(images: np.ndarray) -> Outputs:
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
         found = compiled({"images": images})
         # Copies: the next call writes into the same memory. A port may have names of the graph too.
         return {name: np.array(found[port]) for port in compiled.outputs for name in port.names}
@@ -62,19 +65,29 @@ def run_openvino(model: bytes | Path) -> Apply:
     return run
 
 
-def _make_apply_of(run: Callable[[bytes], Apply]) -> MakeApply:
-    def make(model: Classifier, reads: Sequence[str] = ("logits",)) -> Apply:
-        """Returns `apply(images)`, as `mljax.models.inference.make_apply` does."""
+def _make_apply_of(run: Callable[[bytes], Run]) -> MakeApply:
+    def make(
+        model: Classifier,
+        reads: Sequence[str] = ("logits",),
+        *,
+        preprocessing: Preprocessing | None = None,
+        matmul_precision: MatmulPrecision = "default",
+    ) -> Run:
+        """Returns `apply(images)`, as `mljax.models.inference.make_apply` does, in float32."""
+        del matmul_precision  # On CPUs float32 is float32.
 
         @functools.cache
-        def for_size(height_width: tuple[int, int]) -> Apply:
-            preprocessing = Preprocessing(image_size=height_width)
-            return run(
-                onnx_model(make_computation(model, preprocessing=preprocessing, reads=reads))
+        def for_images(size: tuple[int, int], bytes_: bool) -> Run:
+            prepared = dataclasses.replace(
+                preprocessing or Preprocessing(image_size=size), image_size=size
             )
+            computation = make_computation(
+                model, preprocessing=prepared, normalize=bytes_, reads=reads
+            )
+            return run(onnx_model(computation))
 
-        def apply(images: Float[np.ndarray, "b h w 3"]) -> Outputs:
-            return for_size(images.shape[1:3])(images)
+        def apply(images: Shaped[np.ndarray, "b h w 3"]) -> dict[str, np.ndarray]:
+            return for_images(images.shape[1:3], images.dtype == np.uint8)(images)
 
         return apply
 

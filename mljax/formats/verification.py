@@ -13,7 +13,7 @@ from mljax.formats.computation import Computation, in_float32
 from mljax.formats.files import Format
 from mljax.models.arrays import split_model
 from mljax.models.classifier import Classifier
-from mljax.models.inference import make_forward
+from mljax.models.inference import fetch, make_forward
 
 TOLERANCE = 1e-4
 
@@ -63,6 +63,6 @@ def verify(
 
 def _expected(model: Classifier, images: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
     _, params, statistics = split_model(model)
-    forward = make_forward(model, make_mesh(jax.local_devices()[:1]), names)
-    with jax.default_matmul_precision("highest"):
-        return forward(params, statistics, images)
+    mesh = make_mesh(jax.local_devices()[:1])
+    forward = make_forward(model, mesh, names, matmul_precision="highest")
+    return fetch(forward(params, statistics, images))

@@ -89,6 +89,7 @@ def partial_average_precision(
     *,
     ignored: AnyArray | None = None,
     ties: Ties = "order",
+    interpolated: bool = False,
 ) -> Float[np.ndarray, " k"]:
     """Returns the average precision of each class over its annotated images, in [0, 1].
 
@@ -96,10 +97,18 @@ def partial_average_precision(
     nothing. Alibaba-MIIL/PartialLabelingCSL helper_functions.py, `AP_partial` (which marks such
     classes by -1), https://arxiv.org/abs/2110.10955.
 
+    Args:
+      scores: as for `average_precision`.
+      labels: as for `average_precision`; -1 is left out.
+      ignored: as for `average_precision`.
+      ties: as for `average_precision`.
+      interpolated: as for `average_precision`.
+
     Raises:
       ValueError: as `average_precision`, except that unannotated labels are welcome.
     """
-    ap = _average_precision(checked(scores, labels, ignored, partial=True), ties)
+    table = checked(scores, labels, ignored, partial=True)
+    ap = _average_precision(table, ties, interpolated)
     counts = count_labels(labels, ignored=ignored)
     return np.where((counts.present > 0) & (counts.absent > 0), ap, np.nan)
 
@@ -140,9 +149,7 @@ def partial_mean_average_precision(
     return 100.0 * float(np.average(ap[defined], weights=weights[defined]))
 
 
-def _average_precision(
-    table: Table, ties: Ties, interpolated: bool = False
-) -> Float[np.ndarray, " k"]:
+def _average_precision(table: Table, ties: Ties, interpolated: bool) -> Float[np.ndarray, " k"]:
     if ties not in typing.get_args(Ties):
         raise ValueError(f"ties: got {ties!r}, expected one of {', '.join(typing.get_args(Ties))}")
     return np.array(

@@ -5,6 +5,9 @@ import io
 import sys
 import warnings
 from collections.abc import Callable
+from typing import get_args
+
+from mljax.config.schema import MatmulPrecision
 
 
 def run_command(run: Callable[[], int | None]) -> int:
@@ -65,6 +68,16 @@ def add_set_option(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PATH=VALUE",
         help="override a field of the config, as data.reader.kwargs.root=/my/coco",
+    )
+
+
+def add_precision_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--matmul-precision`."""
+    parser.add_argument(
+        "--matmul-precision",
+        choices=get_args(MatmulPrecision),
+        help="of products of float32: highest is float32 on GPUs too, where default is TF32; "
+        "default: the config's eval.matmul_precision",
     )
 
 

@@ -15,8 +15,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mljax.config.part import table
+from mljax.config.schema import Preprocessing
 from mljax.models.arrays import Arrays, merge_model, split_model
 from mljax.models.classifier import Classifier
+from mljax.models.pixels import normalize_pixels
 from mljax.training.objective import Batch, Term, total_loss
 
 Variables = dict[str, Any]
@@ -31,6 +33,7 @@ def make_gradients(
     trackers: Mapping[str, Any] | None = None,
     batch_norm_groups: int = 1,
     frozen: Sequence[str] = (),
+    preprocessing: Preprocessing | None = None,
 ) -> Gradients:
     """Returns the gradients of the sum of the terms.
 
@@ -43,6 +46,7 @@ def make_gradients(
       trackers: name to tracker; each sees the head's dict and the batch.
       batch_norm_groups: see `TrainConfig`.
       frozen: paths in the network that stay in eval mode, and whose gradients are 0.
+      preprocessing: normalizes images of uint8; images of floats are read as they are.
     """
 
     def is_frozen(path: str) -> bool:
@@ -64,8 +68,11 @@ def make_gradients(
     ) -> tuple[Float[Array, ""], tuple[Variables, dict[str, Array]]]:
         params = {p: jax.lax.stop_gradient(a) if is_frozen(p) else a for p, a in params.items()}
         batch = _one_row_a_view(batch)
+        # Batch norm sees the rows that are not valid, too.
+        images = normalize_pixels(batch["images"], preprocessing, batch["valid"])
+        batch = {**batch, "images": images}
         network = merge_model(graph, params, variables["statistics"])
-        outputs = network(batch["images"], rngs=nnx.Rngs(dropout=key))
+        outputs = network(images, rngs=nnx.Rngs(dropout=key))
         loss, values = total_loss(terms, outputs, batch)
         tracked = {
             name: tracker.update(variables["trackers"][name], outputs, batch)

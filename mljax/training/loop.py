@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mljax.config.schema import TrainConfig
 from mljax.data.pipeline import Batches
+from mljax.devices.ahead import begin_ahead
 from mljax.devices.compilation_cache import compiling
 from mljax.devices.mesh import put_batch
 from mljax.terminal.progress import make_progress
@@ -23,6 +24,9 @@ from mljax.training.run_checkpoints import RunCheckpoints
 from mljax.training.schedules import Schedule, hyperparameters
 from mljax.training.state import TrainState
 from mljax.training.step import NonFiniteError, check_finite
+
+# Batches that are sent to the devices before the step that takes them.
+_AHEAD = 2
 
 # Evaluates a state and keeps what is to be kept of it.
 Evaluate = Callable[[TrainState, Progress, Interruption], Progress]
@@ -91,6 +95,7 @@ class Loop:
         """
         start = self._saved = int(self.state.step)
         with batches(start_step=start) as source, make_progress(self.console) as bar:
+            sent = begin_ahead(source, self._send, _AHEAD)
             task = bar.add_task("training", total=self.total_steps, completed=start, status="")
             try:
                 if self._evaluation_is_due(start) and self.progress.evaluated < start:
@@ -102,11 +107,11 @@ class Loop:
                     if self.progress.stopped:
                         break
                     interruption.check()
-                    batch = next(source)
+                    batch, inputs = next(sent)
                     first = step == start + 1
                     shown = compiling(bar, task, self.program, then="training") if first else None
                     with shown or contextlib.nullcontext():
-                        self._take(step, batch)
+                        self._take(step, batch, inputs)
                     interruption.at_once = False
                     if self.log is not None and self._logging_is_due(step):
                         loss = self._write_log(self.log, step, speed)
@@ -128,9 +133,13 @@ class Loop:
                     self._rescue()
                 raise
 
-    def _take(self, step: int, batch: Mapping[str, np.ndarray]) -> None:
+    def _send(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
+        return put_batch({k: v for k, v in batch.items() if k != "index"}, self.mesh)
+
+    def _take(
+        self, step: int, batch: Mapping[str, np.ndarray], inputs: Mapping[str, Array]
+    ) -> None:
         self._bad += batch["index"][~batch["valid"]].tolist()
-        inputs = put_batch({k: v for k, v in batch.items() if k != "index"}, self.mesh)
         values = hyperparameters(self.schedule, step - 1)
         self.state, metrics = self.step(self.state, inputs, self.key, values)
         # The check waits for the step before, so that this one is already under way.

@@ -5,14 +5,6 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import (
-    Event,  # pyright: ignore[reportAttributeAccessIssue]
-    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
-)
-from tensorboardX.summary import scalar
 
 from mljax.config.text_files import named, write_text
 
@@ -34,13 +26,11 @@ class MetricLog:
         write_text(path, "".join(line + "\n" for line in kept))
         self._path = path
         self._lines = path.open("a", buffering=1, encoding="utf-8")
-        board = workdir / "tensorboard"
-        board.mkdir(exist_ok=True)
-        # The name has the second in it: a run that resumes at once must not write over it. This
-        # writer raises what `SummaryWriter` meets in a thread of its own.
-        self._board = EventsWriter(str(board / "events"), f".from-step-{resumed_step + 1:09d}")
-        start = SessionLog(status=SessionLog.START)
-        self._board.write_event(_event(resumed_step + 1, session_log=start))
+        # Only for a run that writes: tensorboardX loads all of torch where that is installed, about
+        # two seconds that each start of a command would wait.
+        from mljax.training.event_file import EventFile
+
+        self._board = EventFile(workdir / "tensorboard", first_step=resumed_step + 1)
         self._flushed = time.monotonic()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -53,7 +43,7 @@ class MetricLog:
         try:
             self._lines.write(json.dumps({"step": step, **finite}) + "\n")
             for name, value in scalars.items():
-                self._board.write_event(_event(step, summary=scalar(name, float(value))))
+                self._board.write(step, name, float(value))
             if time.monotonic() - self._flushed > _LAG:
                 self._board.flush()
                 self._flushed = time.monotonic()
@@ -94,7 +84,3 @@ def _step(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
         return math.inf
-
-
-def _event(step: int, **content: Any) -> Event:  # noqa: ANN401
-    return Event(wall_time=time.time(), step=step, **content)

@@ -86,7 +86,7 @@ class Training:
         """Compiles what evaluates, before the first step: there is nothing to save meanwhile."""
         rows = self.config.data.eval_batch_size // jax.process_count()
         height, width = np.broadcast_to(self.config.data.preprocessing.image_size, 2).tolist()
-        images = np.zeros((rows, height, width, 3), np.float32)
+        images = np.zeros((rows, height, width, 3), np.uint8)
         network = self.description["network"]
         program = f"evaluation of {network}, {rows} x {height} x {width}"
         with make_progress(console, transient=True) as bar:
@@ -135,6 +135,7 @@ def prepare(config: Config) -> Training:
         trackers=parts.trackers,
         batch_norm_groups=config.train.batch_norm_groups,
         frozen=config.model.frozen,
+        preprocessing=config.data.preprocessing,
     )
     for wrap in parts.wrappers:
         gradients = wrap(gradients)
@@ -149,7 +150,14 @@ def prepare(config: Config) -> Training:
     check_groups(state.params, groups)
     shardings = state_sharding(mesh, state, fsdp=config.train.fsdp)
     step = make_train_step(gradients, optimizer, ema_decay=config.train.ema_decay)
-    forward = make_forward(evaluated, mesh, outputs_read(make() for make in parts.evaluators))
+    forward = make_forward(
+        evaluated,
+        mesh,
+        outputs_read(make() for make in parts.evaluators),
+        preprocessing=config.data.preprocessing,
+        matmul_precision=config.eval.matmul_precision,
+        deterministic=config.train.deterministic,
+    )
     deep_images = DeepImages()
     loading = {
         "preprocessing": config.data.preprocessing,
@@ -196,7 +204,13 @@ def prepare(config: Config) -> Training:
         mesh=mesh,
         schedule=schedule,
         state=jax.device_put(state, shardings),
-        step=jit_step(step, mesh, shardings),
+        step=jit_step(
+            step,
+            mesh,
+            shardings,
+            matmul_precision=config.train.matmul_precision,
+            deterministic=config.train.deterministic,
+        ),
         forward=forward,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,

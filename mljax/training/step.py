@@ -11,7 +11,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from mljax.devices.compiler import compiler_options
+from mljax.config.schema import MatmulPrecision
+from mljax.devices.compiler import at_precision, compiler_options
 from mljax.devices.mesh import batch_sharding, replicated
 from mljax.training.gradients import Gradients
 from mljax.training.objective import Batch
@@ -87,21 +88,30 @@ def _stays_finite(new: TrainState, old: TrainState) -> Array:
     return jnp.stack(kept).all()
 
 
-def jit_step(step: Step, mesh: Mesh, shardings: TrainState) -> Any:  # noqa: ANN401
+def jit_step(
+    step: Step,
+    mesh: Mesh,
+    shardings: TrainState,
+    *,
+    matmul_precision: MatmulPrecision = "default",
+    deterministic: bool = False,
+) -> Any:  # noqa: ANN401
     """Returns the step compiled for a mesh; it donates the state.
 
     Args:
       step: of `make_train_step`.
       mesh: batches are split over its devices.
       shardings: of the state.
+      matmul_precision: see `TrainConfig`.
+      deterministic: see `TrainConfig`.
     """
     whole = replicated(mesh)
     return jax.jit(
-        step,
+        at_precision(matmul_precision, step),
         donate_argnums=0,
         in_shardings=(shardings, batch_sharding(mesh), whole, whole),
         out_shardings=(shardings, whole),
-        compiler_options=compiler_options(mesh),
+        compiler_options=compiler_options(mesh, deterministic=deterministic),
     )
 
 

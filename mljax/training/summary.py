@@ -57,7 +57,30 @@ def describe(
         "optimizer": f"{config.optimizer.algorithm.name}, {config.schedule.name}",
         "steps": f"{total_steps} ({epochs:g} {unit} of {steps_per_epoch})",
         "devices": f"{len(found)} x {', '.join(kinds)}, in {processes}",
+        **describe_numbers(config, found[0].platform),
     }
+
+
+def describe_numbers(config: Config, platform: str) -> dict[str, str]:
+    """Returns {what: text} of how exact and how equal the numbers of a run are, where it matters.
+
+    Args:
+      config: of the run.
+      platform: of its devices, as jax calls it.
+    """
+    rows, precision = {}, config.train.matmul_precision
+    if platform != "cpu" and config.model.dtype == "float32":
+        set_in_jax = jax.config.jax_default_matmul_precision  # pyright: ignore
+        chosen = (set_in_jax or "default") if precision == "default" else precision
+        coarse = "; on GPUs default is TF32: --set train.matmul_precision=highest for float32"
+        rows["products"] = f"precision {chosen}" + (coarse if chosen == "default" else "")
+    if config.train.deterministic:
+        rows["equal bits"] = {
+            "cpu": "nothing to set on CPUs: equal runs give them",
+            "gpu": "asked of XLA, which takes longer steps for it; promised for the same number "
+            "and kind of devices, jax, CUDA, cuDNN and driver alone",
+        }.get(platform, f"not promised: nothing is known to set on {platform}")
+    return rows
 
 
 def print_table(rows: Mapping[str, str], console: Console) -> None:

@@ -50,7 +50,7 @@ def test_every_photo_of_a_split_is_decoded(reader, root):
     assert valid.sum() == len(records)
 
 
-def test_augmented_photos_stay_in_the_unit_interval():
+def test_no_augmented_photo_is_of_one_color():
     records = READERS["csv"]("train", root=DATA / "scene")
     augment = [partial(AUGMENTATIONS["cutout"], factor=0.5), AUGMENTATIONS["randaugment"]]
     preprocessing = Preprocessing(image_size=64)
@@ -58,5 +58,4 @@ def test_augmented_photos_stay_in_the_unit_interval():
         records, preprocessing=preprocessing, augment=augment, batch_size=32, seed=0
     ) as batches:
         images = next(batches)["images"]
-    assert 0 <= images.min() < images.max() <= 1
-    assert images.std(axis=(1, 2, 3)).min() > 0.01
+    assert images.std(axis=(1, 2, 3)).min() > 2

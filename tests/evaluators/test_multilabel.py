@@ -143,6 +143,19 @@ def test_the_evaluator_gives_the_figures_of_all_batches():
     )
 
 
+@pytest.mark.parametrize("unannotated", [False, True])
+def test_the_evaluator_takes_the_interpolated_precision_on_demand(unannotated):
+    logits, labels = _logits_and_labels()
+    labels[::7] = -1 if unannotated else 0
+    found = _evaluator(logits, labels, interpolated=True).result(Classes(names=NAMES))
+    counted = [labels[:, c] >= 0 for c in range(len(NAMES))]
+    columns = [[x[rows, c, None] for x in (logits, labels)] for c, rows in enumerate(counted)]
+    expected = [100 * average_precision(*column, interpolated=True)[0] for column in columns]
+    np.testing.assert_allclose([row["AP"] for row in found["classes"]], expected, rtol=1e-6)
+    plain = _evaluator(logits, labels).result(Classes(names=NAMES))
+    assert found["mAP"] > plain["mAP"]
+
+
 def test_the_evaluator_prints_what_it_found():
     evaluator = _evaluator(*_logits_and_labels())
     found = evaluator.result(Classes(names=NAMES))

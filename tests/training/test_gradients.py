@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from mljax.config import loss
+from mljax.config import Preprocessing, loss
+from mljax.data.images import normalize
 from mljax.models.arrays import split_model
 from mljax.trackers.class_prior import ClassPrior
 from mljax.training.gradients import make_gradients, micro_batches
@@ -88,3 +89,23 @@ def test_a_batch_that_the_count_does_not_divide_is_refused():
 def test_a_count_below_one_is_refused():
     with pytest.raises(ValueError, match="micro_batches: count must be at least 1, got 0"):
         _gradients("sum", 0)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_bytes_and_their_floats_give_the_same_bits_with_zeros_in_rows_that_are_not_valid(views):
+    preprocessing = Preprocessing(image_size=2, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    shape = (ROWS, 2, 2, 3) if views == 1 else (ROWS, views, 2, 2, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    batch = _batch()
+    floats = normalize(images, preprocessing)
+    floats[~batch["valid"]] = 0
+    model = networks.pixel_model(CLASSES)
+    terms = make_terms(LOSSES["sum"], ())
+    gradients = jax.jit(make_gradients(model, terms, preprocessing=preprocessing))
+    _, params, statistics = split_model(model)
+    variables = {"statistics": statistics, "trackers": {}}
+    found, expected = (
+        gradients(params, variables, batch | {"images": given}, jax.random.key(0))
+        for given in (images, floats)
+    )
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

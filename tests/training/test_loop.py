@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import signal
 
@@ -127,7 +128,8 @@ def test_one_of_several_processes_does_not_save_alone(monkeypatch):
         batches = _batches(fail_at=3, error=ValueError("a.jpg"))
         monkeypatch.setattr(loop_module.jax, "process_count", lambda: 2)
         monkeypatch.setattr(interruption, "check", lambda: None)
-        monkeypatch.setattr(loop_module, "put_batch", lambda batch, _: batch)
+        put = functools.partial(jax.tree.map, jax.numpy.asarray)
+        monkeypatch.setattr(loop_module, "put_batch", lambda batch, _: put(batch))
         loop.go(batches, interruption)
     assert checkpoints.saved == []
 
@@ -173,3 +175,12 @@ def test_bad_images_are_remembered_by_name():
     with Interruption() as interruption:
         loop.go(_batches(bad=(3, 12)), interruption)
     assert checkpoints.progress.bad_images == ("12.jpg", "3.jpg", "from another list.jpg")
+
+
+def test_batches_that_are_read_ahead_and_not_trained_on_leave_no_trace():
+    loop = _loop(checkpoints := _Checkpoints())
+    loop.total_steps = 5
+    with Interruption() as interruption:
+        loop.go(_batches(bad=(5, 6), fail_at=7, error=ValueError("a.jpg")), interruption)
+    assert checkpoints.saved == [5]
+    assert checkpoints.progress.bad_images == ("5.jpg",)

@@ -76,7 +76,7 @@ def folder(tmp_path_factory):
 
 
 def _level(image):
-    (level,) = np.unique(np.round(image * 255))
+    (level,) = np.unique(image)
     return int(level)
 
 
