@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import re
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import onnxruntime
 import pytest
 import safetensors.numpy
 from flax import nnx
+from PIL import Image
 
 from mljax.checkpoints.checkpoint import Thresholds, save_model, save_thresholds
 from mljax.config import Preprocessing, part
@@ -29,6 +32,7 @@ from tests import networks
 from tests.models.test_folding import BACKBONES
 from tests.photos import save_photo
 
+DOCUMENT = Path(__file__).parent.parent / "docs/export.md"
 PREPROCESSING = Preprocessing(image_size=(32, 40), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 SMALL = {"embedding_size": 16, "feed_forward_size": 8}
 HEADS = {
@@ -133,7 +137,9 @@ def test_every_head_is_written(name):
     _compare(network, images, names=names)
 
 
-def test_pixels_go_in_and_what_a_user_needs_is_in_the_file(checkpoint, tmp_path, capsys):
+def test_pixels_go_in_and_what_a_user_needs_is_in_the_file(
+    checkpoint, tmp_path, capsys, monkeypatch
+):
     output = tmp_path / "new" / "model.onnx"
     photo = save_photo(tmp_path / "photo.png")
     arguments = ["--checkpoint", str(checkpoint), "--format", "onnx", "--output", str(output)]
@@ -153,6 +159,17 @@ def test_pixels_go_in_and_what_a_user_needs_is_in_the_file(checkpoint, tmp_path,
     assert list(output.parent.iterdir()) == [output]
     assert main(arguments) == 1
     assert "exists already" in capsys.readouterr().err
+    # The example of the documentation, in a folder of its own.
+    Image.open(photo).save(output.parent / "photo.jpg", quality=95)
+    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    monkeypatch.chdir(output.parent)
+    exec(blocks[0], {})
+    predicted = capsys.readouterr().out.split()[::2]
+    pixels = np.asarray(Image.open("photo.jpg").resize((40, 32), Image.Resampling.BILINEAR))
+    images = normalize(pixels[None], PREPROCESSING)
+    above = make_apply(_small())(images)["logits"][0] > np.arange(10)
+    assert 0 < above.sum() < 10
+    assert predicted == list(np.array(_small().class_names)[above])
 
 
 def test_a_file_that_does_not_agree_is_not_left_behind(checkpoint, tmp_path, capsys, monkeypatch):
