@@ -94,8 +94,8 @@ def _pixels(paths: Sequence[str], preprocessing: Preprocessing) -> UInt8[np.ndar
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     photos = [load_image(path) for path in find_images(paths)]
     pixels = np.stack([np.asarray(resize_image(photo, preprocessing)) for photo in photos])
-    # A single one is compared twice: in a batch of its own, and in another.
-    return pixels if len(pixels) > 1 else np.repeat(pixels, 2, axis=0)
+    # Of one or two the last is repeated: a batch of one and one of more are compared.
+    return np.concatenate([pixels, *[pixels[-1:]] * (3 - len(pixels))])
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

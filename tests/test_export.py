@@ -60,6 +60,12 @@ def _small():
 
 
 @pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """Returns the photo of all comparisons, for which the network is compiled once."""
+    return str(save_photo(tmp_path_factory.mktemp("photos") / "photo.png"))
+
+
+@pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """Returns the folder of a network with calibrated thresholds."""
     folder = tmp_path_factory.mktemp("checkpoints") / "model"
@@ -138,13 +144,12 @@ def test_every_head_is_written(name):
 
 
 def test_pixels_go_in_and_what_a_user_needs_is_in_the_file(
-    checkpoint, tmp_path, capsys, monkeypatch
+    checkpoint, photo, tmp_path, capsys, monkeypatch
 ):
     output = tmp_path / "new" / "model.onnx"
-    photo = save_photo(tmp_path / "photo.png")
     arguments = ["--checkpoint", str(checkpoint), "--format", "onnx", "--output", str(output)]
-    assert main([*arguments, "--preprocessing", str(photo)]) == 0
-    assert "largest difference of 2 images:" in capsys.readouterr().out
+    assert main([*arguments, "--preprocessing", photo]) == 0
+    assert "largest difference of 3 images:" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(output)
     logits = session.run(["logits"], {"images": _pixels()})[0]
     expected = make_apply(_small())(normalize(_pixels(), PREPROCESSING))["logits"]
@@ -172,20 +177,22 @@ def test_pixels_go_in_and_what_a_user_needs_is_in_the_file(
     assert predicted == list(np.array(_small().class_names)[above])
 
 
-def test_a_file_that_does_not_agree_is_not_left_behind(checkpoint, tmp_path, capsys, monkeypatch):
+def test_a_file_that_does_not_agree_is_not_left_behind(
+    checkpoint, photo, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(verification, "TOLERANCE", 0.0)
     output = tmp_path / "model.onnx"
     arguments = ["--checkpoint", str(checkpoint), "--format", "onnx", "--output", str(output)]
-    assert main(arguments) == 1
+    assert main([*arguments, photo]) == 1
     assert "differs by" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_stablehlo_is_run_by_jax_alone(checkpoint, tmp_path):
+def test_stablehlo_is_run_by_jax_alone(checkpoint, photo, tmp_path):
     output = tmp_path / "model.stablehlo"
     arguments = ["--checkpoint", str(checkpoint), "--format", "stablehlo", "--output", str(output)]
-    assert main(arguments) == 0
+    assert main([*arguments, photo]) == 0
     images = normalize(_pixels(2), PREPROCESSING)
     logits = jax.export.deserialize(bytearray(output.read_bytes())).call(images)["logits"]
     expected = make_apply(_small())(images)["logits"]
@@ -194,9 +201,9 @@ def test_stablehlo_is_run_by_jax_alone(checkpoint, tmp_path):
     assert json.loads(metadata["thresholds"]) == list(range(10))
 
 
-def test_safetensors_hold_the_arrays_by_path(checkpoint, tmp_path, capsys):
+def test_safetensors_hold_the_arrays_by_path(checkpoint, photo, tmp_path, capsys):
     output = tmp_path / "model.safetensors"
-    arguments = ["--checkpoint", str(checkpoint), "--format", "safetensors"]
+    arguments = ["--checkpoint", str(checkpoint), "--format", "safetensors", photo]
     assert main([*arguments, "--output", str(output)]) == 0
     _, params, statistics = split_model(_small())
     stored = safetensors.numpy.load_file(output)
@@ -248,10 +255,9 @@ def test_predictions_by_another_runtime_are_equal(checkpoint, tmp_path, capsys):
     np.testing.assert_allclose(values[0], values[1], atol=1e-4)
 
 
-def test_a_runtime_that_is_not_installed_is_named(checkpoint, tmp_path, capsys, monkeypatch):
+def test_a_runtime_that_is_not_installed_is_named(checkpoint, photo, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    photo = save_photo(tmp_path / "photo.png")
-    arguments = ["--checkpoint", str(checkpoint), str(photo), "--runtime", "onnxruntime"]
+    arguments = ["--checkpoint", str(checkpoint), photo, "--runtime", "onnxruntime"]
     assert predict(arguments) == 1
     expected = "error: onnxruntime is not installed: pip install 'mljax[onnx]'"
     assert expected in capsys.readouterr().err
