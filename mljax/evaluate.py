@@ -22,6 +22,7 @@ from mljax.evaluation.evaluate import evaluate_model
 from mljax.evaluation.pictures import make_figure
 from mljax.evaluation.stored_config import read_data_config, threshold_of
 from mljax.evaluators import EVALUATORS
+from mljax.formats import RUNTIMES
 from mljax.terminal.command import (
     add_data_option,
     add_plugin_option,
@@ -66,6 +67,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         bad_images=data.bad_images,
         max_pixels=data.max_pixels,
         match=arguments.match,
+        make=RUNTIMES[arguments.runtime],
         matmul_precision=arguments.matmul_precision or defaults.matmul_precision,
     )
     console.print(f"{checkpoint}: {data.reader.name}, split {split}", highlight=False)
@@ -139,6 +141,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME[:ARGUMENT=VALUE,...]",
         help="another evaluator, or other arguments of one, as multilabel:top_k=5",
     )
+    add("--runtime", choices=RUNTIMES, default="jax", help="what computes the network")
     add("--pictures", type=Path, metavar="FOLDER", help="where the evaluators draw their figures")
     add(
         "--output",

@@ -29,6 +29,7 @@ from mljax.evaluation.image_files import ImageFiles, find_image_files, show_path
 from mljax.evaluation.pictures import annotate
 from mljax.evaluation.predictions import Prediction, predict
 from mljax.evaluation.stored_config import threshold_of
+from mljax.formats import RUNTIMES
 from mljax.models.classifier import Classifier
 from mljax.terminal.command import (
     add_plugin_option,
@@ -89,6 +90,7 @@ def _run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         preprocessing=preprocessing,
         max_pixels=max_pixels,
+        make=RUNTIMES[arguments.runtime],
         matmul_precision=arguments.matmul_precision or decisions.matmul_precision,
     )
     _print_passed_over(files)
@@ -251,6 +253,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "pixels in place of the checkpoint's: a side, or height x width, as 320x640"
     add("--image-size", metavar="N", help=text)
     add("--resize", choices=get_args(Resize), help="in place of the checkpoint's filter")
+    add("--runtime", choices=RUNTIMES, default="jax", help="what computes the network")
     text = "of the largest image that is decoded; default: the config's, else 8192 x 8192"
     add("--max-pixels", type=int, metavar="N", help=text)
     add_precision_option(parser)

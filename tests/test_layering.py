@@ -18,7 +18,7 @@ ORDER = [
     {"backbones", "heads"},
     {"trackers"},
     {"models"},
-    {"checkpoints"},
+    {"checkpoints", "formats"},
     {"training", "evaluation"},
     {"evaluators"},
 ]
@@ -109,7 +109,7 @@ def test_the_commands_start_without_torch_and_tensorflow():
     assert "mljax.train" in commands
     code = (
         f"import sys, {', '.join(commands)}, converters; "
-        "print([m for m in ('torch', 'tensorflow', 'matplotlib') if m in sys.modules])"
+        "print([m for m in ('torch', 'tensorflow', 'matplotlib', 'onnx') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -9,13 +9,12 @@ returns its figures as JSON's dicts, lists and numbers; `show(console)`, which p
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Shaped
 from rich.console import Console
 
 from mljax.config.schema import MAX_PIXELS, MatmulPrecision, Preprocessing
@@ -25,12 +24,18 @@ from mljax.devices.ahead import begin_ahead
 from mljax.devices.compilation_cache import compiling
 from mljax.evaluation.decisions import decision_of
 from mljax.models.classifier import Classifier, for_classes
-from mljax.models.inference import fetch, make_apply, outputs_read, whole_batch
+from mljax.models.inference import (
+    Apply,
+    MakeApply,
+    fetch,
+    make_apply,
+    outputs_read,
+    whole_batch,
+)
 from mljax.terminal.grammar import counted
 from mljax.terminal.progress import make_progress
 
 Batch = dict[str, np.ndarray]
-Apply = Callable[[Shaped[np.ndarray, "b h w 3"]], Mapping[str, jax.Array | np.ndarray]]
 
 
 def run_evaluators(
@@ -112,6 +117,7 @@ def evaluate_model(
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
     match: Literal["name", "position"] = "name",
+    make: MakeApply = make_apply,
     matmul_precision: MatmulPrecision = "default",
 ) -> tuple[dict[str, Any], list[str]]:
     """Runs a network over a split, on all devices of all processes.
@@ -131,6 +137,7 @@ def evaluate_model(
       bad_images: `fail` raises with the file's name, `skip` leaves it out.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
       match: see `in_order_of`.
+      make: what runs the network, of `mljax.formats.RUNTIMES`.
       matmul_precision: see `TrainConfig`.
 
     Returns:
@@ -153,6 +160,7 @@ def evaluate_model(
         num_workers=num_workers,
         bad_images=bad_images,
         max_pixels=max_pixels,
+        make=make,
         matmul_precision=matmul_precision,
     )
     decision = decision_of(model, threshold)
@@ -173,6 +181,7 @@ def run_model(
     num_workers: int = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
+    make: MakeApply = make_apply,
     matmul_precision: MatmulPrecision = "default",
 ) -> list[int]:
     """Hands the outputs of a network for a whole split to evaluators; shows a progress bar.
@@ -201,7 +210,7 @@ def run_model(
         process_index=jax.process_index(),
         process_count=processes,
     )
-    apply = make_apply(
+    apply = make(
         model,
         outputs_read(evaluators),
         preprocessing=preprocessing,

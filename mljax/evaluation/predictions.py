@@ -16,7 +16,7 @@ from mljax.evaluation.decisions import decision_of
 from mljax.evaluation.image_files import find_images
 from mljax.evaluation.scores import sigmoid
 from mljax.models.classifier import Classifier
-from mljax.models.inference import make_apply, whole_batch
+from mljax.models.inference import MakeApply, make_apply, whole_batch
 
 __all__ = ["Prediction", "Predictor", "find_images", "predict"]
 
@@ -53,6 +53,7 @@ class Predictor:
       batch_size: images that the network reads at once.
       preprocessing: None takes the model's.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
+      make: what runs the network, of `mljax.formats.RUNTIMES`.
       matmul_precision: see `TrainConfig`.
 
     Raises:
@@ -69,6 +70,7 @@ class Predictor:
         batch_size: int = 32,
         preprocessing: Preprocessing | None = None,
         max_pixels: int = MAX_PIXELS,
+        make: MakeApply = make_apply,
         matmul_precision: MatmulPrecision = "default",
     ) -> None:
         preprocessing = preprocessing or model.preprocessing
@@ -85,9 +87,7 @@ class Predictor:
         if max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
         self._names = model.class_names or tuple(str(c) for c in range(model.spec.num_classes))
-        self._apply = make_apply(
-            model, preprocessing=preprocessing, matmul_precision=matmul_precision
-        )
+        self._apply = make(model, preprocessing=preprocessing, matmul_precision=matmul_precision)
         self._preprocessing = preprocessing
         self._decide, self._top_k = decide, top_k
         self._batch_size, self._max_pixels = batch_size, max_pixels
@@ -135,6 +135,7 @@ def predict(
     batch_size: int = 32,
     preprocessing: Preprocessing | None = None,
     max_pixels: int = MAX_PIXELS,
+    make: MakeApply = make_apply,
     matmul_precision: MatmulPrecision = "default",
 ) -> Iterator[Prediction]:
     """Returns predictions for all images, in order, made as they are asked for.
@@ -152,6 +153,7 @@ def predict(
         batch_size=batch_size,
         preprocessing=preprocessing,
         max_pixels=max_pixels,
+        make=make,
         matmul_precision=matmul_precision,
     )
     return predictor(paths)

@@ -11,8 +11,8 @@ def fold(model: Classifier) -> Classifier:
     """Returns a network whose outputs are equal, with what no image changes computed once.
 
     A module says how by its method `folded()`, which returns the one that takes its place: a
-    convolution with its batch norm inside its kernel, or a head with classifiers in place of a
-    graph. Outputs differ by the rounding alone. The result is for inference: it is not trained, and
+    convolution that has taken in its batch norm, or a head with classifiers in place of a graph.
+    Outputs differ by the rounding alone. The result is for inference: it is not trained, and
     `save_model` refuses it. The evaluations during a training do not fold, since the weights change
     between them.
 

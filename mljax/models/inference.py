@@ -21,6 +21,9 @@ from mljax.models.pixels import normalize_pixels
 # Outputs of the head by name, of the whole batch; JAX may still be computing them.
 Outputs = dict[str, jax.Array]
 Forward = Callable[[Arrays, Arrays, Shaped[np.ndarray, "b h w 3"]], Outputs]
+Apply = Callable[[Shaped[np.ndarray, "b h w 3"]], Mapping[str, jax.Array | np.ndarray]]
+# Gets what `make_apply` does.
+MakeApply = Callable[..., Apply]
 
 
 def outputs_read(evaluators: Iterable[Any]) -> tuple[str, ...]:
@@ -104,10 +107,10 @@ def make_apply(
     *,
     preprocessing: Preprocessing | None = None,
     matmul_precision: MatmulPrecision = "default",
-) -> Callable[[Shaped[np.ndarray, "b h w 3"]], Outputs]:
+) -> Apply:
     """Returns `apply(images)`: outputs of the head, computed on all local devices; see `fetch`.
 
-    What no image changes is computed once; see `fold`.
+    What no image changes is computed once; see `mljax.models.folding`.
 
     The images are split over the devices, so their number must be a multiple of the devices'.
 

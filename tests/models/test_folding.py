@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from mljax import load_model
+from mljax.backbones.resnet import Unit
 from mljax.checkpoints.checkpoint import save_model
 from mljax.config import part
 from mljax.layers.conv import ConvNorm
@@ -18,7 +19,6 @@ RESNET = part("resnet18", layers=(1, 1, 1, 1), width=8)
 BACKBONES = {
     "tresnet": networks.BACKBONE,
     "resnet": RESNET,
-    "frozen": part("resnet18", **RESNET.kwargs, frozen_norm=True),
     "efficientnet": part(
         "efficientnet_v2_s",
         layers=(1,) * 6,
@@ -51,7 +51,7 @@ def test_a_folded_network_is_equal_and_has_no_batch_norm(backbone):
     assert not {path for path in {**params, **statistics} if "norm" in path}
     assert folded.class_names == model.class_names
     # The network itself is as it was.
-    assert any("norm" in path for path in split_model(model)[1]) or backbone.kwargs["frozen_norm"]
+    assert any("norm" in path for path in split_model(model)[1])
 
 
 def test_a_gain_below_zero_and_the_slope_of_an_activated_norm_are_kept():
@@ -62,6 +62,15 @@ def test_a_gain_below_zero_and_the_slope_of_an_activated_norm_are_kept():
     unit.norm.use_running_average = True
     np.testing.assert_allclose(unit.folded()(images), unit(images), atol=1e-6)
     np.testing.assert_allclose(unit(images).ravel(), [-1.5, 6.0], rtol=1e-4)
+
+
+def test_a_frozen_norm_is_folded_too():
+    unit = Unit(3, 4, 3, frozen_norm=True, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    for name in ("scale", "bias", "mean", "var"):
+        getattr(unit.norm, name)[...] = jnp.asarray(rng.uniform(0.5, 2, 4), jnp.float32)
+    images = jnp.asarray(rng.normal(size=(1, 4, 4, 3)), jnp.float32)
+    np.testing.assert_allclose(unit.folded()(images), unit(images), atol=1e-5)
 
 
 def test_queries_of_word_vectors_are_computed_once():
