@@ -1,5 +1,7 @@
 """Arrays of a state in a few flat buffers, for an update in few launches that compiles quickly."""
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,7 +30,6 @@ class Buffers:
 
     Attributes:
       pack: arrays to buffers. An optimizer's placeholders for what it leaves out stay.
-      unpack: buffers to arrays, its inverse.
     """
 
     def __init__(self, arrays: Arrays, groups: Mapping[str, str] | None = None) -> None:
@@ -42,15 +43,15 @@ class Buffers:
         self._shapes = {path: array.shape for path, array in arrays.items()}
         # Compiled once for params, average and moments.
         self.pack = jax.jit(self._pack)
-        self.unpack = jax.jit(self._unpack)
 
     def _pack(self, arrays: Arrays) -> Arrays:
         return {name: self._join(name, arrays) for name in self._paths}
 
-    def _unpack(self, buffers: Arrays) -> Arrays:
+    def unpack(self, buffers: Arrays) -> Arrays:
+        """Returns the arrays of buffers; the inverse of `pack`."""
         arrays: Arrays = {}
         for name, paths in self._paths.items():
-            arrays |= dict(zip(paths, self._cut(buffers[name], paths), strict=True))
+            arrays |= dict(zip(paths, self._split(buffers[name], paths), strict=True))
         return {path: arrays[path] for path in self._shapes}
 
     def in_tree(self, tree: Any, *, packed: bool) -> Any:  # noqa: ANN401
@@ -71,16 +72,19 @@ class Buffers:
         flat = jnp.concatenate([array.reshape(-1) for array in joined])
         return jnp.expand_dims(flat, tuple(range(axes - 1)))
 
-    def _cut(self, buffer: Any, paths: list[str]) -> list[Any]:  # noqa: ANN401
+    def _split(self, buffer: Any, paths: list[str]) -> list[Any]:  # noqa: ANN401
         shapes = [self._shapes[path] for path in paths]
         if isinstance(buffer, optax.MaskedNode) or not shapes[0]:
             return [buffer] * len(paths)
-        flat, arrays, start = buffer.reshape(-1), [], 0
-        for shape in shapes:
-            end = start + math.prod(shape)
-            arrays.append(jax.lax.slice(flat, (start,), (end,)).reshape(shape))
-            start = end
-        return arrays
+        starts = itertools.accumulate(map(math.prod, shapes[:-1]), initial=0)
+        return [_cut(buffer, start, shape) for start, shape in zip(starts, shapes, strict=True)]
+
+
+# One program for each shape: one for all arrays together takes many times as long to compile.
+@functools.partial(jax.jit, static_argnums=2)
+def _cut(buffer: jax.Array, start: int | jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    flat = jax.lax.dynamic_slice(buffer.reshape(-1), (start,), (math.prod(shape),))
+    return flat.reshape(shape)
 
 
 class Packing:

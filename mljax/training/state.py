@@ -84,9 +84,14 @@ def make_state(
         step=jnp.zeros((), jnp.int32),
         params=params,
         statistics=statistics,
-        ema_params=jax.tree.map(jnp.copy, params) if ema_decay else {},
-        ema_statistics=jax.tree.map(jnp.copy, statistics) if ema_decay else {},
+        ema_params=_copy(params) if ema_decay else {},
+        ema_statistics=_copy(statistics) if ema_decay else {},
         opt_state=optimizer(hyperparameters).init(params),
         skipped=jnp.zeros((), jnp.int32),
         trackers={name: tracker.init(model) for name, tracker in (trackers or {}).items()},
     )
+
+
+def _copy(arrays: Arrays) -> Arrays:
+    # `jnp.copy` is a program to compile for each shape.
+    return jax.device_put(arrays, may_alias=False)

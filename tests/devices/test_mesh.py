@@ -68,6 +68,7 @@ def program(training, state):
     with training.train_batches(start_step=0) as batches:
         inputs = put_batch({k: v for k, v in next(batches).items() if k != "index"}, training.mesh)
     rates = hyperparameters(training.schedule, 0)
+    state = training.pack(state)
     return training.step.lower(state, inputs, jax.random.key(0), rates).compile().as_text()
 
 

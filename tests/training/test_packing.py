@@ -19,6 +19,7 @@ from mljax.training.optimizer import (
 )
 from mljax.training.packing import Packing
 from mljax.training.preparation import prepare
+from mljax.training.schedules import hyperparameters
 from mljax.training.state import TrainState
 from mljax.training.step import make_train_step
 from tests import small_configs
@@ -37,7 +38,7 @@ def _arrays():
     rng = np.random.default_rng(0)
     shapes = {
         f"{block}.{name}": shape
-        for block in ("stem", "blocks.0", "blocks.10", "head")
+        for block in ("stem", "blocks.10", "head")
         for name, shape in zip(NAMES, SHAPES, strict=True)
     }
     return {path: jnp.asarray(rng.normal(size=s), jnp.float32) for path, s in shapes.items()}
@@ -74,9 +75,12 @@ def _state(optimizer, ema):
 
 def _run(step, state, factors):
     step = jax.jit(step)
-    for factor in factors:
+    for number, factor in enumerate(factors):
         batch = {"images": jnp.full((4, 1), factor, jnp.float32)}
-        state, metrics = step(state, batch, jax.random.key(0), RATES)
+        rates = {"learning_rate": 0.05 / (number + 1)}
+        state, metrics = step(state, batch, jax.random.key(0), rates)
+    # Other rates are other arguments of one program.
+    assert step._cache_size() == 1
     return state, metrics
 
 
@@ -145,6 +149,20 @@ def test_an_update_has_as_many_operations_for_many_layers_as_for_few(groups):
         return len(jax.make_jaxpr(step)(state, {}, jax.random.key(0), RATES).eqns)
 
     assert count(2) == count(20)
+
+
+def test_a_rate_and_what_schedules_make_of_a_config_compile_nothing_anew():
+    small = "model.backbone.kwargs.layers=(0, 0, 0, 0)"
+    other = "optimizer.peak_lr=0.5", "schedule.kwargs.warmup_fraction=0.5", "train.epochs=9"
+    texts = []
+    for change in ((), other):
+        training = prepare(small_configs.training_config(small, *change))
+        state = training.pack(training.state)
+        images = jnp.zeros((8, 32, 32, 3))
+        batch = {"images": images, "labels": jnp.zeros((8, 10)), "valid": jnp.ones(8, bool)}
+        rates = hyperparameters(training.schedule, 3)
+        texts.append(training.step.lower(state, batch, jax.random.key(0), rates).as_text())
+    assert texts[0] == texts[1]
 
 
 def test_only_algorithms_of_single_values_are_packed():
