@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.scaling import count_sent
 from mljax.devices.mesh import (
     batch_sharding,
     local_rows,
@@ -36,8 +37,8 @@ RUNS = {
     "one": (1, [SMALL]),
     "eight": (8, [SMALL]),
     "eight_fsdp": (8, [SMALL, "train.fsdp=True"]),
-    "one_grouped": (1, [SMALL, "train.batch_norm_groups=4"]),
-    "eight_grouped": (8, [SMALL, "train.batch_norm_groups=4"]),
+    "one_grouped": (1, [SMALL, "train.batch_norm_groups=8"]),
+    "eight_grouped": (8, [SMALL, "train.batch_norm_groups=8"]),
 }
 
 
@@ -60,6 +61,14 @@ def flatten(state):
     """Returns {path: array} of a state."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def program(training, state):
+    """Returns the text of the compiled step."""
+    with training.train_batches(start_step=0) as batches:
+        inputs = put_batch({k: v for k, v in next(batches).items() if k != "index"}, training.mesh)
+    rates = hyperparameters(training.schedule, 0)
+    return training.step.lower(state, inputs, jax.random.key(0), rates).compile().as_text()
 
 
 def evaluate(training, state):
@@ -112,6 +121,8 @@ def main(folder):
         if "grouped" not in name:  # Groups are of training alone.
             np.save(folder / f"{name}_logits.npy", evaluate(trainings[name], states[name]))
     (folder / "losses.json").write_text(json.dumps(losses))
+    for name in ("eight", "eight_grouped"):
+        (folder / f"{name}.hlo").write_text(program(trainings[name], states[name]))
 
     leaves = jax.tree_util.tree_leaves_with_path(states["eight_fsdp"])
     shards = {
@@ -199,6 +210,21 @@ def test_the_contrastive_loss_compares_the_rows_of_all_devices(measured):
     one, eight = np.load(measured / "contrasts.npy")
     np.testing.assert_allclose(eight, one, rtol=1e-5, atol=1e-6)
     assert (np.delete(one[:, 0], 7) > 0).all()
+
+
+@pytest.mark.slow
+def test_statistics_of_the_whole_batch_are_waited_for_and_those_of_a_device_are_not(measured):
+    whole, grouped = (
+        count_sent((measured / f"{name}.hlo").read_text()) for name in ("eight", "eight_grouped")
+    )
+    state = _load(measured, "eight")
+    layers = sum(path.startswith(".statistics") and ".mean" in path for path in state)
+    # Two forward and one backward for each layer, then the gradients.
+    assert (layers, whole.in_a_row) == (3, 10)
+    assert (grouped.in_a_row, grouped.waited_for) == (1, 0)
+    parameters = sum(a.nbytes for path, a in state.items() if path.startswith(".params"))
+    assert parameters < grouped.size < whole.size < 1.1 * parameters
+    assert whole.others == grouped.others == ()
 
 
 @pytest.mark.slow
