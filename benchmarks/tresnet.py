@@ -10,6 +10,7 @@ compares the logits first: a fast wrong answer is none. `--compile` adds torch.c
 """
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -22,8 +23,7 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from converters import to_numpy
-from converters.reference.linear import to_tensors
+from benchmarks.torch_tresnet import Logits, torch_forward, torch_step
 from converters.reference.tresnet import tresnet_logits
 from mljax import create_model
 from mljax.config import loss, part
@@ -55,9 +55,7 @@ def median_ms(sides: Sides, repeats: int) -> dict[str, float]:
 def forward(batch: int, size: int, *, compiled: bool) -> Sides:
     """Returns TResNet-M's forward pass on all sides."""
     model = create_model("tresnet_m", num_classes=80, rngs=nnx.Rngs(0))
-    weights = channels_last(to_tensors(to_numpy(model)))
     images = np.random.default_rng(0).random((batch, size, size, 3), np.float32)
-    theirs = torch.tensor(images).permute(0, 3, 1, 2)
     graph, params, statistics_ = split_model(model)
 
     def jax_side(options: dict[str, str]) -> Callable[[], np.ndarray]:
@@ -66,13 +64,7 @@ def forward(batch: int, size: int, *, compiled: bool) -> Sides:
         )
         return lambda: np.asarray(logits(params, statistics_, images))
 
-    def torch_side(logits: Callable[..., torch.Tensor]) -> Callable[[], np.ndarray]:
-        def run() -> np.ndarray:
-            with torch.no_grad():
-                return logits(weights, theirs).numpy()
-
-        return run
-
+    torch_side = functools.partial(torch_forward, model, images)
     sides = make_sides(jax_side, torch_side, compiled=compiled)
     expected = sides["torch"]()
     for name, side in sides.items():
@@ -104,35 +96,13 @@ def training(batch: int, size: int, *, compiled: bool, **backbone: Any) -> Sides
 
         return run
 
-    def torch_side(logits: Callable[..., torch.Tensor]) -> Callable[[], None]:
-        weights = channels_last(to_tensors(to_numpy(model)))
-        trained = [w.requires_grad_() for name, w in weights.items() if "running" not in name]
-        averages = {name: w.detach().clone() for name, w in weights.items()}
-        adam = torch.optim.Adam(trained, lr=1e-3, weight_decay=1e-4)
-        theirs, targets = torch.tensor(images).permute(0, 3, 1, 2), torch.tensor(labels)
-
-        def run() -> None:
-            probability = torch.sigmoid(logits(weights, theirs, training=True))
-            absent = (1 - probability + 0.05).clamp(max=1)
-            terms = targets * probability.clamp(min=1e-8).log()
-            terms = terms + (1 - targets) * absent.clamp(min=1e-8).log()
-            chosen = probability * targets + absent * (1 - targets)
-            value = -(terms * (1 - chosen).pow(4 * (1 - targets)).detach()).sum()
-            adam.zero_grad()
-            value.backward()
-            adam.step()
-            with torch.no_grad():
-                for name, average in averages.items():
-                    average.mul_(0.997).add_(weights[name], alpha=0.003)
-
-        return run
-
+    torch_side = functools.partial(torch_step, model, images, labels)
     return make_sides(jax_side, torch_side, compiled=compiled)
 
 
 def make_sides(
     jax_side: Callable[[dict[str, str]], Callable[[], Any]],
-    torch_side: Callable[[Callable[..., torch.Tensor]], Callable[[], Any]],
+    torch_side: Callable[[Logits], Callable[[], Any]],
     *,
     compiled: bool,
 ) -> Sides:
@@ -145,14 +115,6 @@ def make_sides(
     if compiled:
         sides["torch.compile"] = torch_side(torch.compile(tresnet_logits))
     return sides
-
-
-def channels_last(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Returns the weights with filters in the order that oneDNN is fastest in."""
-    return {
-        name: w.contiguous(memory_format=torch.channels_last) if w.ndim == 4 else w
-        for name, w in weights.items()
-    }
 
 
 def main() -> None:

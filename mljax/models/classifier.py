@@ -66,6 +66,9 @@ class Classifier(nnx.Module):
         """
         with self._named("backbone", self.backbone, images):
             features = self.backbone(images)
+            if features.shape[-1] > self.backbone.num_features:
+                # Channels of zeros, of `pad_channels`.
+                features = features[..., : self.backbone.num_features]
         with self._named("head", self.head, features):
             return self.head(features, rngs=rngs)
 

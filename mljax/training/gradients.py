@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from mljax.config.part import table
 from mljax.config.schema import Preprocessing
-from mljax.models.arrays import Arrays, merge_model, split_model
+from mljax.models.arrays import Arrays, crop_channels, merge_model, pad_channels, split_model
 from mljax.models.classifier import Classifier
 from mljax.models.pixels import normalize_pixels
 from mljax.training.objective import Batch, Term, total_loss
@@ -34,6 +34,7 @@ def make_gradients(
     batch_norm_groups: int = 1,
     frozen: Sequence[str] = (),
     preprocessing: Preprocessing | None = None,
+    channel_multiple: int = 1,
 ) -> Gradients:
     """Returns the gradients of the sum of the terms.
 
@@ -47,6 +48,7 @@ def make_gradients(
       batch_norm_groups: see `TrainConfig`.
       frozen: paths in the network that stay in eval mode, and whose gradients are 0.
       preprocessing: normalizes images of uint8; images of floats are read as they are.
+      channel_multiple: see `TrainConfig`.
     """
 
     def is_frozen(path: str) -> bool:
@@ -71,14 +73,20 @@ def make_gradients(
         # Batch norm sees the rows that are not valid, too.
         images = normalize_pixels(batch["images"], preprocessing, batch["valid"])
         batch = {**batch, "images": images}
-        network = merge_model(graph, params, variables["statistics"])
+        # The gradient of zeros that are added is left out again.
+        network = merge_model(
+            graph,
+            pad_channels(params, channel_multiple),
+            pad_channels(variables["statistics"], channel_multiple),
+        )
         outputs = network(images, rngs=nnx.Rngs(dropout=key))
         loss, values = total_loss(terms, outputs, batch)
         tracked = {
             name: tracker.update(variables["trackers"][name], outputs, batch)
             for name, tracker in (trackers or {}).items()
         }
-        return loss, ({"statistics": split_model(network)[2], "trackers": tracked}, values)
+        statistics = crop_channels(split_model(network)[2], variables["statistics"])
+        return loss, ({"statistics": statistics, "trackers": tracked}, values)
 
     return jax.value_and_grad(loss_and_variables, has_aux=True)
 

@@ -136,6 +136,7 @@ def prepare(config: Config) -> Training:
         batch_norm_groups=config.train.batch_norm_groups,
         frozen=config.model.frozen,
         preprocessing=config.data.preprocessing,
+        channel_multiple=config.train.channel_multiple,
     )
     for wrap in parts.wrappers:
         gradients = wrap(gradients)

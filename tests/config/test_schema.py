@@ -62,6 +62,7 @@ RANGES = {
         "keep_checkpoints": (NOT_POSITIVE, (1,)),
         "log_every_steps": (NOT_POSITIVE, (1,)),
         "batch_norm_groups": (NOT_POSITIVE, (1,)),
+        "channel_multiple": (NOT_POSITIVE, (1,)),
     },
     EvalConfig: {
         "every_epochs": (NOT_POSITIVE, (1,)),
