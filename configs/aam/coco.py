@@ -124,7 +124,6 @@ def get_config(
             ),
             batch_size=84,
             eval_batch_size=128,
-            num_workers=4,
         ),
         model=config.ModelConfig(
             backbone=part(backbones.BACKBONES[backbone]),

@@ -48,7 +48,6 @@ def get_config(size: Literal["m", "l", "xl"] = "m") -> config.Config:
             augment=(part(cutout, factor=0.5), part(randaugment)),
             batch_size=128,
             eval_batch_size=128,
-            num_workers=4,
         ),
         model=config.ModelConfig(
             backbone=part(backbone),

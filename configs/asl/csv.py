@@ -42,7 +42,6 @@ def get_config(size: Literal["small", "m"] = "small") -> config.Config:
             augment=(part(cutout, factor=0.5), part(randaugment)),
             batch_size=32 if small else 64,
             eval_batch_size=32 if small else 64,
-            num_workers=0 if small else 2,
         ),
         model=config.ModelConfig(
             backbone=part(backbones.tresnet_m, **shape),

@@ -30,7 +30,6 @@ def get_config() -> config.Config:
             augment=(part(cutout, factor=0.5), part(randaugment)),
             batch_size=128,
             eval_batch_size=128,
-            num_workers=4,
         ),
         model=config.ModelConfig(
             backbone=part(backbones.tresnet_xl),

@@ -60,7 +60,6 @@ def get_config(
             augment=(part(cutout, factor=0.5), part(randaugment)),
             batch_size=64,
             eval_batch_size=64,
-            num_workers=4,
         ),
         model=config.ModelConfig(
             backbone=part(backbone),

@@ -34,7 +34,6 @@ def get_config() -> config.Config:
             augment=(part(horizontal_flip),),
             batch_size=16,
             eval_batch_size=32,
-            num_workers=4,
         ),
         model=config.ModelConfig(
             backbone=part(backbones.resnet101),

@@ -64,7 +64,6 @@ def get_config(
             augment=(part(cutout, factor=0.5), part(randaugment)),
             batch_size=128 if large else 64,
             eval_batch_size=128 if large else 64,
-            num_workers=4,
         ),
         model=config.ModelConfig(
             backbone=part(backbones.tresnet_l_v2 if large else backbones.tresnet_m),

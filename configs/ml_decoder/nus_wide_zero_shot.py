@@ -32,7 +32,6 @@ def get_config() -> config.Config:
             augment=(part(cutout, factor=0.5), part(randaugment)),
             batch_size=56,
             eval_batch_size=56,
-            num_workers=4,
         ),
         model=config.ModelConfig(
             backbone=part(backbones.tresnet_l_v2),

@@ -57,7 +57,6 @@ def get_config(stage: Literal[1, 2] = 1, init_from: str = "runs/mulcon_coco_1") 
             views=stage,
             batch_size=32 if first else 24,
             eval_batch_size=32,
-            num_workers=4,
         ),
         model=config.ModelConfig(
             backbone=part(backbones.resnet101),

@@ -44,7 +44,6 @@ def get_config(size: Literal["r101", "l"] = "r101", image_size: int = 448) -> co
             augment=(part(randaugment),),
             batch_size=64,
             eval_batch_size=64,
-            num_workers=4,
         ),
         model=config.ModelConfig(
             backbone=part(backbones.resnet101, frozen_norm=True)

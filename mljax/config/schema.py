@@ -54,12 +54,15 @@ class Preprocessing:
       std: divides each RGB channel after that.
       resize: the resampling filter; "bilinear" and "bicubic" are Pillow's, which average where
         images get smaller; "cv2_bilinear" is OpenCV's, which does not.
+      draft: decode a JPEG at a half, a quarter or an eighth of its size, if that is no smaller
+        than `image_size`: faster, with slightly other pixels. What `data.crop` cuts is whole.
     """
 
     image_size: int | tuple[int, int]
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     resize: Resize = "bilinear"
+    draft: bool = False
 
     def __post_init__(self) -> None:
         sides = self.image_size
@@ -94,7 +97,8 @@ class DataConfig:
       views: how often each training image is cropped and augmented, independently, for a batch.
       batch_size: images per optimizer step, over all devices and hosts.
       eval_batch_size: images per evaluation batch, over all devices and hosts.
-      num_workers: processes that decode and augment; 0 uses threads of the main process.
+      num_workers: processes that decode and augment; 0 uses threads of the main process. None
+        takes as many as there are CPUs, but no more than one for every 500 image files.
       bad_images: `fail` stops with the file's name; `skip` masks the image and reports the count.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
     """
@@ -108,7 +112,7 @@ class DataConfig:
     views: int = 1
     batch_size: int
     eval_batch_size: int = 64
-    num_workers: int = 0
+    num_workers: int | None = None
     bad_images: Literal["fail", "skip"] = "fail"
     max_pixels: int = MAX_PIXELS
 

@@ -43,7 +43,12 @@ class Load:
                 image = Image.fromarray(source)
             else:
                 name = image_name(source, index)
-                image, note = read_image(source, name=name, max_pixels=self.max_pixels)
+                is_cropped = rng is not None and self.crop is not None
+                draft = self.preprocessing.draft and not is_cropped
+                enough = self.preprocessing.height_width if draft else None
+                image, note = read_image(
+                    source, name=name, max_pixels=self.max_pixels, enough=enough
+                )
         except ValueError:
             if self.bad_images == "skip":
                 return index, None, False

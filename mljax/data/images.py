@@ -52,9 +52,20 @@ def load_image(
 
 
 def read_image(
-    source: str | Path | bytes, *, name: str = "", max_pixels: int = MAX_PIXELS
+    source: str | Path | bytes,
+    *,
+    name: str = "",
+    max_pixels: int = MAX_PIXELS,
+    enough: tuple[int, int] | None = None,
 ) -> tuple[Image.Image, str]:
     """Returns what `load_image` returns and what it would warn of, which begins with the name.
+
+    Args:
+      source: see `load_image`.
+      name: see `load_image`.
+      max_pixels: see `load_image`.
+      enough: (height, width); a JPEG is decoded at a half, a quarter or an eighth of its size if
+        that is no smaller. None decodes it whole.
 
     Raises:
       ValueError: as `load_image`.
@@ -75,6 +86,8 @@ def read_image(
                 )
             # Decoding leaves no trace of how many bits a channel had.
             deep = image.mode in ("RGB", "RGBA", "LA") and ";16" in str(image.tile)
+            if enough is not None:
+                image.draft(None, (enough[1], enough[0]))
             image.load()
         rgb, note = _to_rgb(image)
     except Image.DecompressionBombError as error:

@@ -31,6 +31,9 @@ from mljax.data.worker_memory import MEMORY, begin_worker, memory_token
 # Examples in a run without end. grain's own infinity is too large for its floating-point division.
 _ENDLESS = 2**50
 
+# Image files that take about as long to read as a worker to start.
+_FILES = 500
+
 
 class Batches(Iterator[dict[str, np.ndarray]]):
     """An iterator over batches that ends its threads and processes when it is closed.
@@ -153,7 +156,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
     deep_images: DeepImages | None = None,
@@ -174,7 +177,8 @@ def train_batches(
       batch_size: examples per batch over all hosts.
       seed: of the order and the augmentation.
       start_step: batches to leave out at the start, at no cost.
-      num_workers: processes that prepare batches; 0 uses threads of this process.
+      num_workers: processes that prepare batches; 0 uses threads of this process. None takes as
+        many as there are CPUs, but no more than one for every 500 image files.
       bad_images: `fail` raises with the file's name; `skip` makes the row invalid.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
       deep_images: takes those whose values were scaled by a guess; None counts them by itself.
@@ -191,6 +195,7 @@ def train_batches(
     Raises:
       ValueError: if the arguments do not fit together; while iterating, at a bad image.
     """
+    num_workers = _as_many_as_help(records) if num_workers is None else num_workers
     _check(batch_size, num_workers, bad_images, process_index, process_count)
     if start_step < 0:
         raise ValueError(f"start_step: got {start_step}, expected 0 or more")
@@ -224,7 +229,7 @@ def eval_batches(
     *,
     preprocessing: Preprocessing,
     batch_size: int,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
     deep_images: DeepImages | None = None,
@@ -240,6 +245,7 @@ def eval_batches(
     Raises:
       ValueError: if the arguments do not fit together; while iterating, at a bad image.
     """
+    num_workers = _as_many_as_help(records) if num_workers is None else num_workers
     _check(batch_size, num_workers, bad_images, process_index, process_count)
     num_batches = -(-len(records) // batch_size)
     load = Load(records.images, preprocessing, None, (), 1, bad_images, max_pixels)
@@ -255,6 +261,14 @@ def eval_batches(
         deep_images=deep_images,
         with_ignored=True,
     )
+
+
+def _as_many_as_help(records: Records) -> int:
+    """Returns the number of workers where none is chosen; images in memory need none."""
+    # CPUs that this process may use, where the system can tell.
+    chosen = getattr(os, "sched_getaffinity", None)
+    cpus = len(chosen(0)) if chosen else os.cpu_count() or 1
+    return 0 if isinstance(records.images, np.ndarray) else min(cpus, len(records) // _FILES)
 
 
 def _check(

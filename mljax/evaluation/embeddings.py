@@ -57,7 +57,7 @@ def embed(
     layer: str = POOLED,
     preprocessing: Preprocessing | None = None,
     batch_size: int = 64,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[Embeddings, list[str]]:
@@ -73,7 +73,7 @@ def embed(
       layer: an output of the head, or `pooled`: the mean of the backbone's map over space.
       preprocessing: None takes the model's.
       batch_size: images that the network reads at once.
-      num_workers: processes that decode; 0 uses threads.
+      num_workers: processes that decode; 0 uses threads; see `DataConfig`.
       bad_images: `fail` raises with the file's name, `skip` leaves it out.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
 

@@ -113,7 +113,7 @@ def evaluate_model(
     preprocessing: Preprocessing | None = None,
     threshold: float | None = None,
     batch_size: int = 64,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
     match: Literal["name", "position"] = "name",
@@ -133,7 +133,7 @@ def evaluate_model(
       threshold: a class is predicted where its score is above, in [0, 1]; None takes the network's
         calibrated thresholds, or 0.8 if it has none.
       batch_size: images that the network reads at once.
-      num_workers: processes that decode; 0 uses threads.
+      num_workers: processes that decode; 0 uses threads; see `DataConfig`.
       bad_images: `fail` raises with the file's name, `skip` leaves it out.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
       match: see `in_order_of`.
@@ -178,7 +178,7 @@ def run_model(
     evaluators: Sequence[Any],
     preprocessing: Preprocessing | None = None,
     batch_size: int = 64,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
     make: MakeApply = make_apply,

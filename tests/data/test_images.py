@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mljax.config.schema import Preprocessing
-from mljax.data.images import load_image, normalize, resize_image, to_array
+from mljax.data.images import load_image, normalize, read_image, resize_image, to_array
 from tests import golden
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
@@ -235,3 +235,19 @@ def test_a_squashed_image_is_that_of_ml_gcn(case):
     np.testing.assert_array_equal(resize_image(image, preprocessing), expected["warped"])
     found = to_array(image, preprocessing).transpose(2, 0, 1)
     np.testing.assert_allclose(found, expected["tensor"], atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "found"), [(64, (64, 96)), (65, (128, 192)), (999, (256, 384))])
+def test_a_draft_is_the_smallest_that_is_large_enough(tmp_path, side, found):
+    path = tmp_path / "a.jpg"
+    Image.linear_gradient("L").resize((384, 256)).convert("RGB").save(path)
+    image, _ = read_image(path, enough=(side, side))
+    assert image.size == found[::-1]
+    # A photo's colors hardly move.
+    whole = np.asarray(read_image(path)[0].resize(image.size), float)
+    assert np.abs(np.asarray(image) - whole).mean() < 2
+
+
+def test_only_jpeg_files_have_drafts(tmp_path):
+    Image.new("RGB", (64, 64), (9, 8, 7)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", enough=(8, 8))[0].size == (64, 64)

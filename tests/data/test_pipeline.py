@@ -225,6 +225,17 @@ def test_impossible_arguments_are_refused(monkeypatch, arguments, message):
         _train(_records(4), 1, **arguments)
 
 
+@pytest.mark.parametrize(("files", "expected"), [(499, 0), (1000, 2), (9000, 3)])
+def test_as_many_workers_as_cpus_if_there_are_files_enough(monkeypatch, files, expected):
+    monkeypatch.setattr(pipeline.os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    labels = np.zeros((files, 1), np.int8)
+    records = Records(images=["a.jpg"] * files, labels=labels, class_names=("a",))
+    assert pipeline._as_many_as_help(records) == expected
+    pixels = np.zeros((files, 1, 1, 3), np.uint8)
+    in_memory = Records(images=pixels, labels=labels, class_names=("a",))
+    assert pipeline._as_many_as_help(in_memory) == 0
+
+
 def test_two_workers_give_the_batches_of_none():
     records = _records(10)
     expected = _train(records, 5, augment=AUGMENT, start_step=2)

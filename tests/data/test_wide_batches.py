@@ -1,5 +1,7 @@
 """Batches of images that are not square, and of images above a limit of pixels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,3 +52,23 @@ def test_an_image_above_the_limit_is_bad(records, make):
     with make(records, max_pixels=51 * 40, **options) as batches:
         batch = next(batches)
     assert sorted(batch["index"][batch["valid"]]) == [0, 1]
+
+
+def test_a_draft_is_a_smaller_picture_but_not_where_a_part_is_cut_out(tmp_path):
+    path = str(save_photo(tmp_path / "a.jpg", 0, size=(200, 160)))
+    records = Records(images=[path], labels=np.ones((1, 1), np.int8), class_names=("a",))
+    sizes = []
+
+    def look(image, rng):
+        sizes.append(image.size)
+        return image
+
+    for draft, crop in ((False, None), (True, None), (True, look)):
+        options = {"preprocessing": replace(WIDE, draft=draft), "batch_size": 1, "seed": 0}
+        with train_batches(records, crop=crop, **options) as batches:
+            first = next(batches)["images"]
+        with eval_batches(records, preprocessing=options["preprocessing"], batch_size=1) as batches:
+            (batch,) = batches
+        # Cropped training images are whole; all others, evaluated ones too, are drafts.
+        assert (first == batch["images"]).all() == (crop is None)
+    assert set(sizes) == {(200, 160)}
