@@ -56,7 +56,8 @@ from mljax.models.classifier import Classifier
 from mljax.models.folding import fold
 from mljax.training.gradients import make_gradients
 from mljax.training.objective import make_terms
-from mljax.training.optimizer import make_optimizer
+from mljax.training.optimizer import group_names, make_optimizer
+from mljax.training.packing import Packing
 from mljax.training.state import make_state
 from mljax.training.step import jit_step, make_train_step
 
@@ -141,7 +142,10 @@ class Stepper:
         term = loss("asymmetric_loss", gamma_neg=4.0, gamma_pos=0.0)
         terms = make_terms((term,), ())
         gradients = make_gradients(model, terms, channel_multiple=channel_multiple)
-        self.state: Any = make_state(model, optimizer, RATES, ema_decay=0.997)
+        state = make_state(model, optimizer, RATES, ema_decay=0.997)
+        packing = Packing(state, group_names(state.params, ()))
+        gradients = packing.gradients(gradients)
+        self.state: Any = packing.pack(state)
         self.first = jax.tree.map(np.asarray, self.state)
         self.batch = jax.device_put(work.batch())
         step = jit_step(

@@ -32,7 +32,8 @@ from mljax.devices.mesh import make_mesh
 from mljax.models.arrays import merge_model, split_model
 from mljax.training.gradients import make_gradients
 from mljax.training.objective import make_terms
-from mljax.training.optimizer import make_optimizer
+from mljax.training.optimizer import group_names, make_optimizer
+from mljax.training.packing import Packing
 from mljax.training.state import make_state
 from mljax.training.step import make_train_step
 
@@ -81,14 +82,15 @@ def training(batch: int, size: int, *, compiled: bool, **backbone: Any) -> Sides
     optimizer = make_optimizer(part("torch_adam", weight_decay=1e-4))
     rates = {"learning_rate": np.float32(1e-3)}
     term = loss("asymmetric_loss", gamma_neg=4.0, gamma_pos=0.0)
-    gradients = make_gradients(model, make_terms((term,), ()))
+    first = make_state(model, optimizer, rates, ema_decay=0.997)
+    packing = Packing(first, group_names(first.params, ()))
+    gradients = packing.gradients(make_gradients(model, make_terms((term,), ())))
     step = make_train_step(gradients, optimizer, ema_decay=0.997)
     inputs = {"images": images, "labels": labels, "valid": np.ones(batch, bool)}
 
     def jax_side(options: dict[str, str]) -> Callable[[], None]:
         compiled_step = jax.jit(step, donate_argnums=0, compiler_options=options)
-        first = make_state(model, optimizer, rates, ema_decay=0.997)
-        state = [jax.tree.map(lambda x: x.copy(), first)]
+        state = [packing.pack(jax.tree.map(lambda x: x.copy(), first))]
 
         def run() -> None:
             state[0], metrics = compiled_step(state[0], inputs, jax.random.key(0), rates)
