@@ -285,6 +285,6 @@ def test_config_runs_dry_in_miniature(name, tmp_path):
         dry_run(config, console)
     text = console.export_text()
     views = "" if config.data.views == 1 else f"{config.data.views}, "
-    assert f"(8, {views}32, 32, 3) float32" in text
+    assert f"(8, {views}32, 32, 3) uint8" in text
     assert "nothing was written" in text
     assert sorted(tmp_path.rglob("*")) == before
