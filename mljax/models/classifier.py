@@ -66,9 +66,8 @@ class Classifier(nnx.Module):
         """
         with self._named("backbone", self.backbone, images):
             features = self.backbone(images)
-            if features.shape[-1] > self.backbone.num_features:
-                # Channels of zeros, of `pad_channels`.
-                features = features[..., : self.backbone.num_features]
+            # Without what `pad_channels` adds; a backbone made by hand may not say its number.
+            features = features[..., : getattr(self.backbone, "num_features", None)]
         with self._named("head", self.head, features):
             return self.head(features, rngs=rngs)
 
