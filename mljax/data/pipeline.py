@@ -27,6 +27,7 @@ from mljax.data.examples import Augmentation, Example, Load, collate_examples
 from mljax.data.images import read_image
 from mljax.data.records import Records, image_name
 from mljax.data.worker_memory import MEMORY, begin_worker, memory_token
+from mljax.devices.cpus import count_cpus
 
 # Examples in a run without end. grain's own infinity is too large for its floating-point division.
 _ENDLESS = 2**50
@@ -265,10 +266,8 @@ def eval_batches(
 
 def _as_many_as_help(records: Records) -> int:
     """Returns the number of workers where none is chosen; images in memory need none."""
-    # CPUs that this process may use, where the system can tell.
-    chosen = getattr(os, "sched_getaffinity", None)
-    cpus = len(chosen(0)) if chosen else os.cpu_count() or 1
-    return 0 if isinstance(records.images, np.ndarray) else min(cpus, len(records) // _FILES)
+    in_memory = isinstance(records.images, np.ndarray)
+    return 0 if in_memory else min(count_cpus(), len(records) // _FILES)
 
 
 def _check(

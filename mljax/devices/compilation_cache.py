@@ -11,6 +11,8 @@ from pathlib import Path
 import jax
 from rich.progress import Progress, TaskID
 
+from mljax.devices.cpus import count_cpus
+
 SECONDS = "mljax_compile_seconds.json"
 
 
@@ -23,15 +25,8 @@ def use_compilation_cache() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         compiled = Path.home() / ".cache" / "mljax" / "compiled"
-        folder = compiled / f"jaxlib-{metadata.version('jaxlib')}-{_count_cpus()}-cpus"
+        folder = compiled / f"jaxlib-{metadata.version('jaxlib')}-{count_cpus()}-cpus"
         jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
-def _count_cpus() -> int | None:
-    """Returns how many CPUs this process may use, where the system tells, else those there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 @contextlib.contextmanager
