@@ -10,8 +10,6 @@ wrong answer is none.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import jax
@@ -21,6 +19,7 @@ import torch.nn.functional as F
 from flax import nnx
 from jax import lax
 
+from benchmarks.by_turns import median_ms
 from mljax.layers.conv import depthwise_convolution
 
 # (side of the map at 224 pixels, channels, stride); twice the side at 448.
@@ -32,19 +31,6 @@ SIZES = (
     (14, 960, 2),
     (7, 1536, 1),
 )
-
-
-def median_ms(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Returns the median time of each function in milliseconds, run by turns after a warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for function in functions.values():
-        function()
-    for _ in range(repeats):
-        for name, function in functions.items():
-            began = time.perf_counter()
-            function()
-            times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def passes(batch: int, side: int, channels: int, stride: int) -> dict[str, Callable[[], object]]:

@@ -24,7 +24,6 @@ import argparse
 import functools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -44,6 +43,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import depthwise
+from benchmarks.by_turns import milliseconds
 from benchmarks.device_time import device_ms, instruction_kinds
 from mljax import create_model
 from mljax.config import loss, part
@@ -110,19 +110,6 @@ TINY = {
     "S": Work(network="efficientnet_v2_s", images=4, side=32, calls=2, arguments=_SMALL),
     "inference": Work(network="tresnet_m", images=4, side=32, calls=2, arguments=_ONE_BLOCK),
 }
-
-
-def milliseconds(run: Callable[[], Any], calls: int) -> float:
-    """Returns the median time of a call; each of five rounds is waited for as a whole."""
-    rounds = []
-    jax.block_until_ready(run())
-    for _ in range(5):
-        began = time.perf_counter()
-        for _ in range(calls):
-            last = run()
-        jax.block_until_ready(last)
-        rounds.append(1e3 * (time.perf_counter() - began) / calls)
-    return statistics.median(rounds)
 
 
 class Stepper:

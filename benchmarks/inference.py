@@ -11,7 +11,6 @@ and torch in bfloat16, whose differences are printed; CPUs without its instructi
 
 import argparse
 import importlib.util
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -20,9 +19,8 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.tresnet import Sides, channels_last, median_ms
-from converters import to_numpy
-from converters.reference.linear import to_tensors
+from benchmarks.by_turns import Sides, median_ms
+from benchmarks.torch_tresnet import torch_forward
 from converters.reference.tresnet import tresnet_logits
 from mljax import create_model
 from mljax.config import Preprocessing
@@ -30,22 +28,7 @@ from mljax.devices.mesh import make_mesh
 from mljax.formats.computation import make_computation
 from mljax.formats.runtimes import onnx_model, run_onnx, run_openvino
 from mljax.models.arrays import split_model
-from mljax.models.classifier import Classifier
 from mljax.models.inference import fetch, make_apply, make_forward
-
-
-def torch_side(model: Classifier, images: np.ndarray, dtype: torch.dtype) -> Callable[[], object]:
-    """Returns the compiled reference."""
-    weights = channels_last(to_tensors(to_numpy(model)))
-    weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
-    theirs = torch.tensor(images).permute(0, 3, 1, 2).to(dtype)
-    compiled = torch.compile(tresnet_logits)
-
-    def run() -> np.ndarray:
-        with torch.no_grad():
-            return compiled(weights, theirs).float().numpy()
-
-    return run
 
 
 def make_sides(backbone: str, batch: int, size: int, *, bfloat16: bool) -> tuple[Sides, Sides]:
@@ -69,9 +52,10 @@ def make_sides(backbone: str, batch: int, size: int, *, bfloat16: bool) -> tuple
         if bfloat16:
             in_bfloat16 = run_openvino(file, precision="bf16")
             half["OpenVINO, bfloat16"] = lambda: in_bfloat16(images)["logits"]
-    wide["torch.compile"] = torch_side(model, images, torch.float32)
+    compiled = torch.compile(tresnet_logits)
+    wide["torch.compile"] = torch_forward(model, images, compiled)
     if bfloat16:
-        half["torch.compile, bfloat16"] = torch_side(model, images, torch.bfloat16)
+        half["torch.compile, bfloat16"] = torch_forward(model, images, compiled, half=True)
     return wide, half
 
 

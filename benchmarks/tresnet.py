@@ -11,8 +11,6 @@ compares the logits first: a fast wrong answer is none. `--compile` adds torch.c
 
 import argparse
 import functools
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +21,7 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.by_turns import Sides, median_ms
 from benchmarks.torch_tresnet import Logits, torch_forward, torch_step
 from converters.reference.tresnet import tresnet_logits
 from mljax import create_model
@@ -36,21 +35,6 @@ from mljax.training.optimizer import group_names, make_optimizer
 from mljax.training.packing import Packing
 from mljax.training.state import make_state
 from mljax.training.step import make_train_step
-
-Sides = dict[str, Callable[[], Any]]
-
-
-def median_ms(sides: Sides, repeats: int) -> dict[str, float]:
-    """Returns the median time of each side in milliseconds, run by turns after a warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for function in sides.values():
-        function()
-    for _ in range(repeats):
-        for name, function in sides.items():
-            began = time.perf_counter()
-            function()
-            times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def forward(batch: int, size: int, *, compiled: bool) -> Sides:
