@@ -7,7 +7,12 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax._src import compiler
 
+# XLA's older emitters compile most networks in about half the time. As a flag, so that a test and
+# the processes that it starts share their compiled programs.
+NEW_EMITTERS = "xla_cpu_use_fusion_emitters"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{NEW_EMITTERS}=false"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 # Programs that are compiled in less than a second, the default, would be compiled by each test.
@@ -45,6 +50,24 @@ def compilation(request):
         jax.config.update("jax_disable_most_optimizations", little)
         yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def emitters():
+    """Emits with XLA's default emitters what is compiled as a user's.
+
+    Jax takes such options for single programs alone, hence by its own function.
+    """
+    make_options = compiler.get_compile_options
+
+    def get_compile_options(*args, env_options_overrides=None, **kwargs):
+        if not jax.config.read("jax_disable_most_optimizations"):
+            env_options_overrides = {NEW_EMITTERS: "True"} | (env_options_overrides or {})
+        return make_options(*args, env_options_overrides=env_options_overrides, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", get_compile_options)
+        yield
 
 
 @pytest.fixture

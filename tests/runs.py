@@ -75,7 +75,7 @@ def start(*arguments, flags="", **variables):
 
     Args:
       arguments: of the interpreter.
-      flags: for XLA.
+      flags: more of them for XLA.
       variables: more of the environment.
     """
     root = Path(__file__).parents[1]
@@ -89,7 +89,7 @@ def start(*arguments, flags="", **variables):
         }
     )
     if flags:
-        environment["XLA_FLAGS"] = flags
+        environment["XLA_FLAGS"] = f"{environment['XLA_FLAGS']} {flags}"
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=root,
