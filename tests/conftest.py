@@ -9,10 +9,11 @@ import jax
 import pytest
 from jax._src import compiler
 
-# XLA's older emitters compile most networks in about half the time. As a flag, so that a test and
-# the processes that it starts share their compiled programs.
+# XLA's older emitters of fusions compile in about half the time. As a flag, so that a test and the
+# processes that it starts share their compiled programs.
 NEW_EMITTERS = "xla_cpu_use_fusion_emitters"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{NEW_EMITTERS}=false"
+ALL_AS_A_USERS = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "0"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 # Programs that are compiled in less than a second, the default, would be compiled by each test.
@@ -32,7 +33,8 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: (-slow[item.path], item.path))
     for item in items:
         if item.get_closest_marker("slow") or "f64" in item.name or "float64" in item.name:
-            item.fixturenames.append("little_optimization")
+            # A list of its own: that of the other cases of a test is the same one.
+            item.fixturenames = [*item.fixturenames, "little_optimization"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,7 +46,7 @@ def compilation(request):
     Most programs of the tests run only a few times. By an environment variable too, so that the
     processes that a test starts give the same bits as the test.
     """
-    little = not hasattr(request.module, "golden")
+    little = not ALL_AS_A_USERS and not hasattr(request.module, "golden")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(little)))
         jax.config.update("jax_disable_most_optimizations", little)
@@ -54,9 +56,9 @@ def compilation(request):
 
 @pytest.fixture(scope="session", autouse=True)
 def emitters():
-    """Emits with XLA's default emitters what is compiled as a user's.
+    """Has XLA's newer emitters for what is compiled as a user's.
 
-    Jax takes such options for single programs alone, hence by its own function.
+    Jax takes the option for single programs alone: hence by the function that it asks for all.
     """
     make_options = compiler.get_compile_options
 

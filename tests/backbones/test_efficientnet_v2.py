@@ -56,14 +56,20 @@ def _maps(graph, params, statistics, images):
 
     All are of one program, whose compilation takes most of the time.
     """
-    model = merge_model(graph, params, statistics)
+    model, maps = merge_model(graph, params, statistics), []
+
+    def recorded(layer):
+        def run(x):
+            maps.append(layer(x))
+            return maps[-1]
+
+        return run
+
     backbone = model.backbone
-    maps = [backbone.stem(images)]
-    for blocks in backbone.stages:
-        x = maps[-1]
-        for block in blocks:
-            x = block(x)
-        maps.append(x)
+    backbone.stem = recorded(backbone.stem)
+    backbone.stages = nnx.List(
+        nnx.List([*blocks[:-1], recorded(blocks[-1])]) for blocks in backbone.stages
+    )
     features = backbone(images)
     return [*maps, features], model.head(features)
 

@@ -250,6 +250,7 @@ def test_initialization_is_the_originals():
     assert abs(params["head.linear.bias"]).max() <= 256**-0.5
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_bfloat16_network_is_close_and_gives_float32_logits():
     x = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3))
     graph, params, stats = split_model(mini())
@@ -262,6 +263,7 @@ def test_bfloat16_network_is_close_and_gives_float32_logits():
     np.testing.assert_allclose(found, wide, atol=0.02)
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_model_is_made_in_eval_mode_and_training_moves_the_statistics():
     x = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3))
     training = nnx.view(mini(), use_running_average=False)

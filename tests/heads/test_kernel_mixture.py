@@ -13,8 +13,11 @@ from mljax.losses.asymmetric import asymmetric_loss
 from mljax.losses.kernel_mixture import kernel_contrastive_loss, reconstruction_loss
 from tests import golden
 
-CASES = golden.names("kmcl_head")
-WITH_LOSS = [case for case in CASES if "total" in golden.arrays("kmcl_head", case)]
+CASES = {
+    case: pytest.param(case, marks=() if "4x16x5" in case else pytest.mark.slow)
+    for case in golden.names("kmcl_head")
+}
+WITH_LOSS = [CASES[case] for case in CASES if "total" in golden.arrays("kmcl_head", case)]
 PRECISIONS = pytest.mark.parametrize("dtype", ["float32", "float64"])
 SIMILARITIES = {"BC": "bhattacharyya", "MKS": "mahalanobis", "RBF": "rbf"}
 PAIRS = [(covariance, s) for covariance in ("anisotropic", "isotropic") for s in SIMILARITIES]
@@ -99,7 +102,7 @@ def _outputs_and_gradients(case, dtype):
 
 
 @PRECISIONS
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES.values())
 def test_outputs_equal_the_reference(case, dtype):
     (_, outputs), _ = _outputs_and_gradients(case, dtype)
     arrays = golden.arrays("kmcl_head", case)
@@ -149,6 +152,7 @@ def test_gradients_of_head_and_features_equal_the_reference(case, dtype):
     assert compared
 
 
+@pytest.mark.usefixtures("little_optimization")
 @ALL_PAIRS
 def test_every_pair_gives_kernels_that_broadcast_and_finite_losses(covariance, similarity):
     head = _head(covariance, similarity)
@@ -169,6 +173,7 @@ def test_every_pair_gives_kernels_that_broadcast_and_finite_losses(covariance, s
     assert jnp.isfinite(jnp.stack(losses(**outputs))).all()
 
 
+@pytest.mark.usefixtures("little_optimization")
 @ALL_PAIRS
 def test_outputs_of_an_image_do_not_depend_on_its_batch(covariance, similarity):
     # The batch is as large as the width, where the reference's RBF kernels mix images.

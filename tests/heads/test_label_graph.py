@@ -117,8 +117,12 @@ def _check(group, case, dtype, suffix, tolerance):
     return head
 
 
-CASES = [*(("aam_graph", c) for c in REWEIGHTING), ("aam_gcnclassifier", "am_k20")]
-CASES.append(("aam_gcnclassifier", "asl_k20"))
+QUICK = ("gat_asl_max_k20", "gcn_am_avg_k20")
+CASES = [
+    pytest.param("aam_graph", name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in REWEIGHTING
+]
+CASES += [("aam_gcnclassifier", name) for name in ("am_k20", "asl_k20")]
 
 
 @pytest.mark.parametrize(("group", "case"), CASES)
@@ -186,6 +190,7 @@ def test_an_unnamed_class_takes_the_mean_of_its_company():
     np.testing.assert_allclose(head.graph.nodes[...], [[3, 0], [2, 1], [0, 3]], atol=1e-6)
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_an_unnamed_class_may_learn_its_vector():
     words = np.array([[3, 0], [np.nan, np.nan], [0, 3]], np.float32)
     classes = Classes(names=THREE.names, labels=LABELS, vectors=words)
@@ -246,6 +251,7 @@ def _products(function, *arguments):
     return total
 
 
+@pytest.mark.usefixtures("little_optimization")
 @pytest.mark.parametrize(
     ("kind", "alone"),
     [(GraphReweighting, Cosine), (MLGCN, Cosine)],
@@ -267,6 +273,7 @@ def test_a_folded_head_is_equal_and_costs_what_it_costs_without_the_graph(kind, 
     assert folded.graph is None
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_the_graph_goes_before_ml_decoder_and_any_other_head():
     inner = part("ml_decoder", embedding_size=16, feed_forward_size=8, scale=20.0)
     head = GraphReweighting(8, 3, head=inner, rngs=nnx.Rngs(0))

@@ -16,7 +16,11 @@ from mljax.heads.ml_decoder import Frozen, MLDecoder
 from mljax.models.classifier import create_model
 from tests import golden
 
-CASES = golden.names("mldecoder")
+QUICK = ("tiny", "tiny_zsl", "k20")
+CASES = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in golden.names("mldecoder")
+]
 TINY = {"embedding_size": 16, "feed_forward_size": 32}
 
 
@@ -201,6 +205,7 @@ def test_queries_are_frozen_unless_they_are_to_be_trained():
     assert nnx.state(trained, nnx.Param)["queries"].shape == (6, 16)
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_dropout_is_random_in_training_and_off_in_eval_mode():
     head = _head(dropout=0.5)
     training = nnx.view(head, deterministic=False)
@@ -214,6 +219,7 @@ def test_dropout_is_random_in_training_and_off_in_eval_mode():
     np.testing.assert_allclose(evaluated[0], evaluated[1], atol=1e-5)
 
 
+@pytest.mark.usefixtures("little_optimization")
 @pytest.mark.parametrize("name", ["layer", "attention"])
 def test_every_dropout_acts(name):
     head = _head(dropout=0.0)
@@ -225,6 +231,7 @@ def test_every_dropout_acts(name):
     assert np.abs(noisy - _logits(head, features)).min() > 0
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_training_without_dropout_equals_eval_mode():
     head = _head(dropout=0.0)
     features = _features(3, 2, 2, 8)
@@ -232,12 +239,14 @@ def test_training_without_dropout_equals_eval_mode():
     np.testing.assert_allclose(training, _logits(head, features), atol=1e-5)
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_images_do_not_see_each_other():
     head, features = _head(), _features(3, 2, 4, 8)
     alone = jnp.concatenate([_logits(head, image[None]) for image in features])
     np.testing.assert_allclose(_logits(head, features), alone, atol=1e-5)
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_the_order_of_places_does_not_matter():
     head, features = _head(), _features(1, 3, 4, 8)
     turned = _logits(head, features[:, ::-1].transpose(0, 2, 1, 3))
@@ -250,6 +259,7 @@ def test_jit_equals_eager():
     np.testing.assert_allclose(_logits(head, features), head(features)["logits"], atol=1e-5)
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_bfloat16_gives_float32_logits_near_those_of_float32():
     features = _features(2, 3, 3, 8)
     half = _logits(_head(dtype=jnp.bfloat16), features.astype(jnp.bfloat16))
@@ -260,6 +270,7 @@ def test_bfloat16_gives_float32_logits_near_those_of_float32():
 WORDS = golden.fill_input("words", (6, 5), -1, 1)
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_other_word_vectors_score_other_classes_with_the_same_parameters():
     head, features = _head(word_vectors=WORDS), _features(2, 2, 2, 8)
     unseen = WORDS[[4, 1]]

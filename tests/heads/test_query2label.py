@@ -104,6 +104,7 @@ def test_logits_and_gradients_equal_reference(case):
         np.testing.assert_allclose(norm, wanted[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_form_of_deep_object_reid_equals_reference():
     expected = golden.arrays("aam_q2l", "q2l_asl")
     logits, _, along_map = _run("aam_q2l", "q2l_asl", "float32")
@@ -190,6 +191,7 @@ def _apply(graph, state, features, key):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("little_optimization")
 def test_dropout_is_random_in_training_and_off_in_eval_mode():
     features = jnp.asarray(golden.fill_input("features", (1, 2, 3, 8), -1, 2))
     features = jnp.concatenate([features, features])
@@ -210,6 +212,7 @@ def test_every_part_is_trained():
     assert silent == set()
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_with_a_scale_the_logits_are_scaled_cosines():
     head = _head(scale=20.0)
     decoded = jnp.asarray(golden.fill_input("decoded", (2, 3, 8), -1, 2))
@@ -230,6 +233,7 @@ def test_the_place_of_a_feature_matters():
     assert np.abs(before - after).min() > 1e-4
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_bfloat16_gives_float32_logits_near_those_of_float32():
     features = jnp.asarray(golden.fill_input("features", (2, 2, 3, 8), -1, 2))
     half, full = (

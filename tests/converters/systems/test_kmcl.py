@@ -104,6 +104,7 @@ def test_verify_passes_a_faithful_conversion(covariance, similarity):
     assert result.largest > 1e-3
 
 
+@pytest.mark.usefixtures("little_optimization")
 @pytest.mark.parametrize(
     ("covariance", "name"),
     [

@@ -163,6 +163,7 @@ def _zero_shot_tensors():
     return body | head | {"head.decoder.embed_standart.weight": embedding}
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_a_zero_shot_checkpoint_takes_word_vectors():
     model = from_torch(_zero_shot_tensors(), word_vectors=WORDS)
     logits = _logits(model, "mldecoder_model", "mld_mini")
@@ -293,6 +294,7 @@ def test_word_vectors_may_be_a_path(tmp_path):
     np.testing.assert_array_equal(model.head.word_vectors[...], WORDS)
 
 
+@pytest.mark.usefixtures("little_optimization")
 def test_a_zero_shot_import_equals_the_reference():
     tensors = _zero_shot_tensors()
     model = from_torch(tensors, word_vectors=WORDS)
