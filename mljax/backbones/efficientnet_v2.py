@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from mljax.layers.conv import SqueezeExcite, convolution, depthwise_convolution, fold_norm
 from mljax.layers.norm import BatchNorm
+from mljax.layers.recompute import Blocks
 
 
 class Unit(nnx.Module):
@@ -205,7 +206,7 @@ class EfficientNetV2(nnx.Module):
                     block = inverted(features, width, stride=stride, expansion=expansion)
                 blocks.append(block)
                 features = width
-            stages.append(nnx.List(blocks))
+            stages.append(Blocks(blocks))
         self.stages = nnx.List(stages)
         self.last = make_unit(features, num_features, 1)
         self.same_padding = same_padding
@@ -215,8 +216,7 @@ class EfficientNetV2(nnx.Module):
         """Returns the feature map of normalized images of any size."""
         x = self.stem(images)
         for blocks in self.stages:
-            for block in blocks:
-                x = block(x)
+            x = blocks(x)
         return self.last(x)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from mljax.layers.conv import convolution, fold_norm
 from mljax.layers.norm import BatchNorm, FrozenBatchNorm
-from mljax.layers.recompute import recomputing
+from mljax.layers.recompute import Blocks
 
 
 class Unit(nnx.Module):
@@ -148,15 +148,9 @@ class ResNet(nnx.Module):
                 block = block_type(features, planes, stride=stride, make_unit=make_unit)
                 blocks.append(block)
                 features = planes * block_type.expansion
-            stages.append(nnx.List(blocks))
+            stages.append(Blocks(blocks))
         self.stages = nnx.List(stages)
         self.num_features = features
-        self.recompute = False
-
-    def set_view(self, recompute: bool | None = None) -> None:
-        """Sets what `nnx.view` asks for: whether the backward pass computes cheap maps again."""
-        if recompute is not None:
-            self.recompute = recompute
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b i j c"]:
         """Returns the feature map of normalized images of any size."""
@@ -165,8 +159,7 @@ class ResNet(nnx.Module):
             padding = ((0, 0), (1, 1), (1, 1), (0, 0))
             x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
         for blocks in self.stages:
-            for block in blocks:
-                x = recomputing(block, x) if self.recompute else block(x)
+            x = blocks(x)
         return x
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from mljax.layers.conv import ConvNorm, SqueezeExcite
 from mljax.layers.pooling import blur_pool, ceil_average_pool, space_to_depth
-from mljax.layers.recompute import recomputing
+from mljax.layers.recompute import Blocks
 
 
 class BasicBlock(nnx.Module):
@@ -159,22 +159,15 @@ class TResNet(nnx.Module):
                 )
                 blocks.append(block)
                 features = planes * block_type.expansion
-            stages.append(nnx.List(blocks))
+            stages.append(Blocks(blocks))
         self.stages = nnx.List(stages)
         self.num_features = features
-        self.recompute = False
-
-    def set_view(self, recompute: bool | None = None) -> None:
-        """Sets what `nnx.view` asks for: whether the backward pass computes cheap maps again."""
-        if recompute is not None:
-            self.recompute = recompute
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b i j c"]:
         """Returns the feature map of images in [0, 1] whose sides are multiples of 4."""
         x = self.stem(space_to_depth(images))
         for blocks in self.stages:
-            for block in blocks:
-                x = recomputing(block, x) if self.recompute else block(x)
+            x = blocks(x)
         return x
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -20,6 +21,7 @@ from mljax.layers.init import (
     torch_uniform_init,
 )
 from mljax.layers.norm import ActivatedBatchNorm
+from mljax.layers.recompute import CONVOLVED
 
 
 def convolution(
@@ -131,7 +133,9 @@ def _depthwise(
     def grouped(x: Float[Array, "b h w c"], kernel: Float[Array, "n m 1 c"]) -> Array:
         return lax.conv_general_dilated(x, kernel, strides, padding, **keywords)
 
-    return lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
+    return checkpoint_name(
+        lax.platform_dependent(x, kernel, cpu=shifted, default=grouped), CONVOLVED
+    )
 
 
 class LeakyRelu(nnx.Module):

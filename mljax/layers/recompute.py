@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 
+import jax
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
+
+# Of `checkpoint_name`: the output of a convolution that is written in other operations.
+CONVOLVED = "convolved"
 
 _KEPT = (lax.conv_general_dilated_p, lax.dot_general_p, lax.reduce_sum_p)
 
@@ -28,6 +32,26 @@ def recomputing(
     return _recomputing(block, x)
 
 
+class Blocks(nnx.List):
+    """Blocks of a network, one after the other.
+
+    `nnx.view(network, recompute=True)` gives one whose backward pass computes cheap maps again.
+    """
+
+    recompute = False
+
+    def set_view(self, recompute: bool | None = None) -> None:
+        """Sets what `nnx.view` asks for."""
+        if recompute is not None:
+            self.recompute = recompute
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
+        """Returns the map that the last block makes."""
+        for block in self:
+            x = recomputing(block, x) if self.recompute else block(x)
+        return x
+
+
 def _call(block: Callable[[Array], Array], x: Array) -> Array:
     return block(x)
 
@@ -36,4 +60,9 @@ def _is_kept(primitive: object, *_: object, **__: object) -> bool:
     return primitive in _KEPT
 
 
-_recomputing = nnx.remat(_call, policy=_is_kept)
+_recomputing = nnx.remat(
+    _call,
+    policy=jax.checkpoint_policies.save_from_both_policies(
+        _is_kept, jax.checkpoint_policies.save_only_these_names(CONVOLVED)
+    ),
+)

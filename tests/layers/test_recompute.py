@@ -3,14 +3,27 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
+from mljax.backbones.efficientnet_v2 import efficientnet_v2_b0
 from mljax.backbones.tresnet import Bottleneck
 from mljax.layers.recompute import recomputing
 
 
-def test_gradients_and_statistics_are_equal_and_far_fewer_maps_are_kept():
-    block = Bottleneck(8, 8, stride=2, squeeze_excite=True, slope=1e-3, rngs=nnx.Rngs(0))
+def _bottleneck():
+    return Bottleneck(8, 8, stride=2, squeeze_excite=True, slope=1e-3, rngs=nnx.Rngs(0))
+
+
+def _inverted():
+    # Its depthwise convolution is no convolution of XLA on the CPU, and is kept all the same.
+    network = efficientnet_v2_b0(layers=(0, 0, 0, 1, 0, 0), stem_width=8, rngs=nnx.Rngs(0))
+    return network.stages[3][0]
+
+
+@pytest.mark.parametrize(("make", "most"), [(_bottleneck, 0.65), (_inverted, 0.5)])
+def test_gradients_and_statistics_are_equal_and_far_fewer_maps_are_kept(make, most):
+    block = make()
     graph, params, statistics = nnx.split(block, nnx.Param, ...)
     x = jax.random.normal(jax.random.key(0), (6, 16, 16, 8))
 
@@ -35,5 +48,6 @@ def test_gradients_and_statistics_are_equal_and_far_fewer_maps_are_kept():
     plain, maps = run(lambda module, x: module(x))
     again, fewer = run(recomputing)
     for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(plain), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-    assert fewer < 0.65 * maps, (fewer, maps)
+        # Sums of many terms, whose order XLA may change.
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * np.abs(theirs).max())
+    assert fewer < most * maps, (fewer, maps)
