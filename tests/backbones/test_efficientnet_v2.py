@@ -67,9 +67,7 @@ def _maps(graph, params, statistics, images):
 
     backbone = model.backbone
     backbone.stem = recorded(backbone.stem)
-    backbone.stages = nnx.List(
-        nnx.List([*blocks[:-1], recorded(blocks[-1])]) for blocks in backbone.stages
-    )
+    backbone.stages = nnx.List([recorded(blocks) for blocks in backbone.stages])
     features = backbone(images)
     return [*maps, features], model.head(features)
 
