@@ -99,7 +99,8 @@ def make_sides(
         "torch": torch_side(tresnet_logits),
     }
     if compiled:
-        sides["torch.compile"] = torch_side(torch.compile(tresnet_logits))
+        # Of a second size it would make one program for all sizes, which Inductor fails at.
+        sides["torch.compile"] = torch_side(torch.compile(tresnet_logits, dynamic=False))
     return sides
 
 

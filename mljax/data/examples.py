@@ -1,13 +1,15 @@
 """One example: an image file or array to what a batch has of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mljax.config.schema import Preprocessing
 from mljax.data.images import read_image, resize_image
+from mljax.data.pixel_cache import PixelCache
 from mljax.data.records import image_name
 
 Augmentation = Callable[[Image.Image, np.random.Generator], Image.Image]
@@ -23,11 +25,13 @@ class Load:
 
     images: Sequence[str] | Sequence[bytes] | np.ndarray
     preprocessing: Preprocessing
-    crop: Augmentation | None
-    augment: tuple[Augmentation, ...]
-    views: int
+    _: KW_ONLY
+    crop: Augmentation | None = None
+    augment: tuple[Augmentation, ...] = ()
+    views: int = 1
     bad_images: str
     max_pixels: int
+    cache: str | None
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> Example:
         """Returns an example; with a generator one that is cropped and augmented.
@@ -44,11 +48,7 @@ class Load:
             else:
                 name = image_name(source, index)
                 is_cropped = rng is not None and self.crop is not None
-                draft = self.preprocessing.draft and not is_cropped
-                enough = self.preprocessing.height_width if draft else None
-                image, note = read_image(
-                    source, name=name, max_pixels=self.max_pixels, enough=enough
-                )
+                image, note = self._read(source, name, whole=is_cropped)
         except ValueError:
             if self.bad_images == "skip":
                 return index, None, False
@@ -61,6 +61,22 @@ class Load:
             # One generator for all of them: with one each, equal seeds would give equal views.
             pixels = np.stack([self._draw(image, rng) for _ in range(self.views)])
         return index, pixels, bool(note)
+
+    def _read(self, source: str | bytes, name: str, *, whole: bool) -> tuple[Image.Image, str]:
+        """Returns an image, as large as the file or as it is used, and a note on its values."""
+        cache = None
+        if self.cache is not None and not whole:
+            cache = PixelCache(Path(self.cache).expanduser(), self.preprocessing, self.max_pixels)
+        path = cache and cache.path(source)
+        if cache and path and (pixels := cache.read(path)) is not None:
+            return Image.fromarray(pixels), ""
+        enough = self.preprocessing.height_width if self.preprocessing.draft and not whole else None
+        image, note = read_image(source, name=name, max_pixels=self.max_pixels, enough=enough)
+        # A note is made anew each time, since there is no place for it.
+        if cache and path and not note:
+            image = resize_image(image, self.preprocessing)
+            cache.keep(path, np.asarray(image))
+        return image, note
 
     def _draw(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
         if self.crop is not None:

@@ -160,6 +160,7 @@ def train_batches(
     num_workers: int | None = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
+    cache: str | None = None,
     deep_images: DeepImages | None = None,
     process_index: int = 0,
     process_count: int = 1,
@@ -182,6 +183,7 @@ def train_batches(
         many as there are CPUs, but no more than one for every 500 image files.
       bad_images: `fail` raises with the file's name; `skip` makes the row invalid.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
+      cache: a folder for resized images, see `PixelCache`. With `crop` none is kept.
       deep_images: takes those whose values were scaled by a guess; None counts them by itself.
       process_index: which host this is, from 0.
       process_count: how many hosts there are; host p gets the p-th of the equal, contiguous
@@ -195,6 +197,7 @@ def train_batches(
 
     Raises:
       ValueError: if the arguments do not fit together; while iterating, at a bad image.
+      OSError: while iterating, if a resized image cannot be kept.
     """
     num_workers = _as_many_as_help(records) if num_workers is None else num_workers
     _check(batch_size, num_workers, bad_images, process_index, process_count)
@@ -203,7 +206,16 @@ def train_batches(
     order_seed, augment_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
     if views < 1:
         raise ValueError(f"views: got {views}, expected 1 or more")
-    load = Load(records.images, preprocessing, crop, tuple(augment), views, bad_images, max_pixels)
+    load = Load(
+        records.images,
+        preprocessing,
+        crop=crop,
+        augment=tuple(augment),
+        views=views,
+        bad_images=bad_images,
+        max_pixels=max_pixels,
+        cache=cache,
+    )
     examples = (
         grain.MapDataset.range(len(records))
         .shuffle(seed=order_seed)
@@ -233,6 +245,7 @@ def eval_batches(
     num_workers: int | None = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
+    cache: str | None = None,
     deep_images: DeepImages | None = None,
     process_index: int = 0,
     process_count: int = 1,
@@ -245,11 +258,18 @@ def eval_batches(
 
     Raises:
       ValueError: if the arguments do not fit together; while iterating, at a bad image.
+      OSError: while iterating, if a resized image cannot be kept.
     """
     num_workers = _as_many_as_help(records) if num_workers is None else num_workers
     _check(batch_size, num_workers, bad_images, process_index, process_count)
     num_batches = -(-len(records) // batch_size)
-    load = Load(records.images, preprocessing, None, (), 1, bad_images, max_pixels)
+    load = Load(
+        records.images,
+        preprocessing,
+        bad_images=bad_images,
+        max_pixels=max_pixels,
+        cache=cache,
+    )
     examples = grain.MapDataset.range(num_batches * batch_size).map(load)
     rows = _HostRows(examples, batch_size, process_index, process_count)
     collate = functools.partial(collate_examples, size=preprocessing.height_width)

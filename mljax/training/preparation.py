@@ -183,6 +183,7 @@ def prepare(config: Config) -> Training:
         "num_workers": config.data.num_workers,
         "bad_images": config.data.bad_images,
         "max_pixels": config.data.max_pixels,
+        "cache": config.data.cache,
         "deep_images": deep_images,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),

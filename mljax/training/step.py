@@ -65,8 +65,8 @@ def make_train_step(gradients: Gradients, optimizer: Optimizer, *, ema_decay: fl
             trackers=variables["trackers"],
             **average,
         )
-        finite = jnp.isfinite(jnp.stack([loss, norm, optax.tree.norm(updates)])).all()
-        finite &= _stays_finite(new, state)
+        # An update that is not finite makes a parameter that is not.
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _stays_finite(new, state)
         new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
         # Parity: the schedules follow this count, so they go on where a step is left out, as under
         # torch's GradScaler.
