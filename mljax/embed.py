@@ -28,7 +28,7 @@ import mljax.data  # noqa: F401
 from mljax.checkpoints.checkpoint import find_model, load_model
 from mljax.config.load import unread_fields
 from mljax.config.part import resolved, use_plugins
-from mljax.config.schema import DataConfig
+from mljax.config.schema import DataConfig, MatmulPrecision
 from mljax.data.images import load_image
 from mljax.data.records import Records
 from mljax.devices.compilation_cache import use_compilation_cache
@@ -41,6 +41,7 @@ from mljax.models.classifier import Classifier
 from mljax.terminal.command import (
     add_data_option,
     add_plugin_option,
+    add_precision_option,
     add_set_option,
     run_command,
 )
@@ -62,8 +63,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     checkpoint = find_model(arguments.checkpoint)
     model = load_model(checkpoint)
     changes = [*arguments.set, *(f"data.{assignment}" for assignment in arguments.data)]
-    data, _ = read_data_config(checkpoint, model, arguments.config, changes)
-    for unread in unread_fields(arguments.set, ("data",)):
+    data, evaluation = read_data_config(checkpoint, model, arguments.config, changes)
+    for unread in unread_fields(arguments.set, ("data", "eval.matmul_precision")):
         console.print(
             f"--set {unread} changes nothing here: embed does not read it",
             highlight=False,
@@ -75,8 +76,9 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     if folder.is_file():
         raise ValueError(f"--output {folder}: is a file, expected a folder")
     queries = [_query(text, records, data.max_pixels) for text in arguments.neighbors]
-    found, skipped = _embed(model, records, data, arguments.layer)
-    asked = _rows_of(model, queries, found, data)
+    precision = arguments.matmul_precision or evaluation.matmul_precision
+    found, skipped = _embed(model, records, data, arguments.layer, precision)
+    asked = _rows_of(model, queries, found, data, precision)
     folder.mkdir(parents=True, exist_ok=True)
     written = [_write_arrays(found, folder), *_draw(found, folder)]
     if asked:
@@ -94,7 +96,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _embed(
-    model: Classifier, records: Records, data: DataConfig, layer: str
+    model: Classifier, records: Records, data: DataConfig, layer: str, precision: MatmulPrecision
 ) -> tuple[Embeddings, list[str]]:
     return embed(
         model,
@@ -105,6 +107,7 @@ def _embed(
         num_workers=data.num_workers,
         bad_images=data.bad_images,
         max_pixels=data.max_pixels,
+        matmul_precision=precision,
     )
 
 
@@ -125,7 +128,11 @@ def _query(text: str, records: Records, max_pixels: int) -> str | int:
 
 
 def _rows_of(
-    model: Classifier, queries: Sequence[str | int], found: Embeddings, data: DataConfig
+    model: Classifier,
+    queries: Sequence[str | int],
+    found: Embeddings,
+    data: DataConfig,
+    precision: MatmulPrecision,
 ) -> list[tuple[str | int, np.ndarray]]:
     """Returns each image to look for with its vector."""
     paths = [query for query in queries if isinstance(query, str)]
@@ -136,9 +143,8 @@ def _rows_of(
         names = found.records.class_names
         unknown = np.broadcast_to(np.int8(-1), (len(paths), len(names)))
         others = Records(images=paths, labels=unknown, class_names=names)
-        vectors |= dict(
-            zip(paths, _embed(model, others, data, found.layer)[0].vectors, strict=True)
-        )
+        embedded, _ = _embed(model, others, data, found.layer, precision)
+        vectors |= dict(zip(paths, embedded.vectors, strict=True))
     if missing := [query for query in queries if query not in vectors]:
         raise ValueError(f"--neighbors {missing[0]}: this image of the split was skipped as bad")
     return [(query, vectors[query]) for query in queries]
@@ -254,6 +260,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--count", type=int, default=8, metavar="N", help="of neighbors (8)")
     text = "default: embeddings in the workdir, or NAME.embeddings beside a checkpoint"
     add("--output", type=Path, metavar="FOLDER", help=text)
+    add_precision_option(parser)
     add_plugin_option(parser)
     return parser.parse_args(argv)
 

@@ -260,7 +260,8 @@ def dry_run(config: Config, console: Console, *, workdir: Path | None = None) ->
       console: for people.
       workdir: whether a checkpoint can be written there is tried too; nothing is left behind.
     """
-    training = prepare(config)
+    # Resized images would stay.
+    training = prepare(replace(config, data=replace(config.data, cache=None)))
     if workdir is not None:
         with left_as_it_was(workdir / "checkpoints"):
             try_saving(workdir / "checkpoints", training.model, config)

@@ -282,13 +282,16 @@ def test_a_bad_image_stops_the_run_otherwise(tmp_path):
 
 def test_a_dry_run_prints_what_it_found_and_writes_nothing(tmp_path, monkeypatch, capsys):
     config = small_configs.write_training_config(tmp_path)
+    change = photos.save_photos(tmp_path / "photos")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    assert main(["--config", config, "--workdir", "run", "--dry-run", "--set", NO_BLOCKS]) == 0
+    changes = [NO_BLOCKS, change, "data.bad_images=skip", "data.cache=kept"]
+    options = [word for change in changes for word in ("--set", change)]
+    assert main(["--config", config, "--workdir", "run", "--dry-run", *options]) == 0
     shown = capsys.readouterr().out
     for text in (
         "parameters",
-        "60 (6 epochs of 10)",
+        "18 (6 epochs of 3)",
         "(8, 32, 32, 3) uint8",
         "(8, 10) float32",
         "first step",

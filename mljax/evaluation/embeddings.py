@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped
 
-from mljax.config.schema import MAX_PIXELS, Preprocessing
+from mljax.config.schema import MAX_PIXELS, MatmulPrecision, Preprocessing
 from mljax.data.records import Records
 from mljax.evaluation.evaluate import in_order_of, run_model
 from mljax.evaluation.scores import Rows
@@ -60,6 +60,7 @@ def embed(
     num_workers: int | None = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
+    matmul_precision: MatmulPrecision = "default",
 ) -> tuple[Embeddings, list[str]]:
     """Returns the vectors of a split, and the names of skipped bad images.
 
@@ -76,6 +77,7 @@ def embed(
       num_workers: processes that decode; 0 uses threads; see `DataConfig`.
       bad_images: `fail` raises with the file's name, `skip` leaves it out.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
+      matmul_precision: see `TrainConfig`.
 
     Raises:
       ValueError: for a layer that the network has not, with those that it has, or a network without
@@ -98,6 +100,7 @@ def embed(
         num_workers=num_workers,
         bad_images=bad_images,
         max_pixels=max_pixels,
+        matmul_precision=matmul_precision,
     )
     return collected.embeddings(records), [records.name(number) for number in skipped]
 

@@ -161,6 +161,7 @@ WRITERS: dict[str, Writer] = {
     "max": _maximum,
     "min": elementwise("Min"),
     "mul": elementwise("Mul"),
+    "name": _same,
     "ne": elementwise("Equal", "Not"),
     "neg": elementwise("Neg"),
     "not": elementwise("Not"),

@@ -158,9 +158,9 @@ def fold_norm(unit: Any) -> Any:  # noqa: ANN401
     factor, shift = unit.norm.affine()
     folded = nnx.clone(unit, variables=False)
     folded.conv.kernel = nnx.Param(
-        jnp.asarray(on_host(unit.conv.kernel[...]) * factor[None, None, None])
+        jax.device_put(on_host(unit.conv.kernel[...]) * factor[None, None, None])
     )
-    folded.conv.bias, folded.conv.use_bias = nnx.Param(jnp.asarray(shift)), True
+    folded.conv.bias, folded.conv.use_bias = nnx.Param(jax.device_put(shift)), True
     folded.norm = LeakyRelu(unit.norm.slope)
     return folded
 

@@ -21,12 +21,13 @@ def _on_host(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray])
 
     def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
         def call(seed: Array) -> np.ndarray:
-            return draw(np.random.default_rng(np.asarray(seed)), shape).astype(dtype)
+            return draw(np.random.default_rng(np.asarray(seed)), shape).astype(dtype, copy=False)
 
         seed = jax.random.key_data(key)
         if not isinstance(seed, Tracer):
-            # Outside of a trace too, each callback would be a program of its own to compile.
-            return jnp.asarray(call(seed))
+            # Outside of a trace too, each callback would be a program of its own to compile;
+            # `jnp.asarray` has one for each shape.
+            return jax.device_put(call(seed))
         return jax.pure_callback(call, jax.ShapeDtypeStruct(shape, dtype), seed)
 
     return init
@@ -34,7 +35,13 @@ def _on_host(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray])
 
 def normal_init(std: float) -> nnx.Initializer:
     """Returns the initializer N(0, std)."""
-    return _on_host(lambda rng, shape: np.float32(std) * rng.standard_normal(shape, np.float32))
+
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        numbers = rng.standard_normal(shape, np.float32)
+        numbers *= np.float32(std)
+        return numbers
+
+    return _on_host(draw)
 
 
 def kaiming_fan_out(
@@ -60,6 +67,15 @@ def xavier_uniform(
 ) -> Float[Array, "..."]:
     """Initializes a kernel `[in, out]` uniformly in +-sqrt(6 / (in + out)), as Xavier's is."""
     return uniform_init((6 / (shape[0] + shape[1])) ** 0.5)(key, shape, dtype)
+
+
+def filled(shape: tuple[int, ...], value: float) -> Float[Array, "..."]:
+    """Returns an array of one value.
+
+    It comes from the host: XLA would compile a program for each shape. Its dtype is a strong one: a
+    weak one would become strong in the first step, and the next would be compiled anew.
+    """
+    return jax.device_put(np.full(shape, value, float))
 
 
 def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mljax.layers.init import at_least_float32, on_host
+from mljax.layers.init import at_least_float32, filled, on_host
 from mljax.layers.variables import Frozen
 
 Statistics = Float[Array, "g c"]
@@ -139,12 +139,10 @@ class ActivatedBatchNorm(nnx.Module):
         momentum: float = 0.1,
         groups: int = 1,
     ) -> None:
-        # With a dtype: a weak one would become strong in the first step, and the next would be
-        # compiled anew.
-        self.scale = nnx.Param(jnp.full((num_features,), initial_scale, float))
-        self.bias = nnx.Param(jnp.zeros((num_features,)))
-        self.mean = nnx.BatchStat(jnp.zeros((num_features,)))
-        self.var = nnx.BatchStat(jnp.ones((num_features,)))
+        self.scale = nnx.Param(filled((num_features,), initial_scale))
+        self.bias = nnx.Param(filled((num_features,), 0.0))
+        self.mean = nnx.BatchStat(filled((num_features,), 0.0))
+        self.var = nnx.BatchStat(filled((num_features,), 1.0))
         self.slope = slope
         self.eps = eps
         self.momentum = momentum
@@ -242,10 +240,10 @@ class FrozenBatchNorm(nnx.Module):
     slope = 1.0
 
     def __init__(self, num_features: int, *, eps: float = 1e-5) -> None:
-        self.scale = Frozen(jnp.ones((num_features,)))
-        self.bias = Frozen(jnp.zeros((num_features,)))
-        self.mean = Frozen(jnp.zeros((num_features,)))
-        self.var = Frozen(jnp.ones((num_features,)))
+        self.scale = Frozen(filled((num_features,), 1.0))
+        self.bias = Frozen(filled((num_features,), 0.0))
+        self.mean = Frozen(filled((num_features,), 0.0))
+        self.var = Frozen(filled((num_features,), 1.0))
         self.eps = eps
 
     def __call__(self, x: Float[Array, "b *d c"]) -> Float[Array, "b *d c"]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array
 
@@ -54,7 +55,7 @@ def torch_adam(
     """
     _check("torch_adam", 0.0, math.inf, weight_decay=weight_decay, eps=eps)
     _check("torch_adam", 0.0, 1.0, beta1=beta1, beta2=beta2)
-    return optax.chain(
+    return _from_zeros(
         optax.add_decayed_weights(weight_decay, mask=decay_mask),
         optax.scale_by_adam(b1=beta1, b2=beta2, eps=eps),
         optax.scale_by_learning_rate(learning_rate),
@@ -82,7 +83,7 @@ def torch_adamw(
     """
     _check("torch_adamw", 0.0, math.inf, weight_decay=weight_decay, eps=eps)
     _check("torch_adamw", 0.0, 1.0, beta1=beta1, beta2=beta2)
-    return optax.chain(
+    return _from_zeros(
         optax.scale_by_adam(b1=beta1, b2=beta2, eps=eps),
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
@@ -104,11 +105,32 @@ def torch_sgd(
       ValueError: for a number out of its range.
     """
     _check("torch_sgd", 0.0, math.inf, weight_decay=weight_decay, momentum=momentum)
-    return optax.chain(
+    return _from_zeros(
         optax.add_decayed_weights(weight_decay),
         optax.trace(decay=momentum, nesterov=nesterov),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def _from_zeros(*transforms: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns transformations in a row whose moments begin as zeros.
+
+    The zeros come from the host: XLA would compile a program for each shape.
+    """
+    chained = optax.chain(*transforms)
+
+    def init(params: optax.Params) -> optax.OptState:
+        def begin(node: Any) -> Any:  # noqa: ANN401
+            if isinstance(node, dict):
+                return jax.tree.map(lambda array: np.zeros(array.shape, array.dtype), params)
+            return node
+
+        # Without parameters, each moment is an empty dict.
+        empty = chained.init({})
+        state = jax.tree.map(begin, empty, is_leaf=lambda node: isinstance(node, dict))
+        return jax.device_put(state)
+
+    return chained._replace(init=init)
 
 
 def _check(owner: str, low: float, below: float, **values: float | Array) -> None:

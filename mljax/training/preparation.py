@@ -15,7 +15,7 @@ from mljax.data.deep_images import DeepImages
 from mljax.data.pipeline import Batches, eval_batches, train_batches
 from mljax.data.records import Records
 from mljax.devices.compilation_cache import compiling
-from mljax.devices.mesh import make_mesh, state_sharding
+from mljax.devices.mesh import make_mesh, replicated, state_sharding
 from mljax.models.arrays import Arrays, class_arrays
 from mljax.models.classifier import Classifier, for_classes
 from mljax.models.inference import make_forward, outputs_read
@@ -160,14 +160,14 @@ def prepare(config: Config) -> Training:
         trackers=parts.trackers,
     )
     check_groups(state.params, groups)
-    state = jax.device_put(state, state_sharding(mesh, state, fsdp=config.train.fsdp))
-    packing, stepped = None, state
+    shardings = state_sharding(mesh, state, fsdp=config.train.fsdp)
+    state = jax.device_put(state, shardings)
+    packing = None
     # A buffer of arrays that are split over the devices would bring them all together.
     if is_elementwise(config.optimizer.algorithm) and not config.train.fsdp:
         packing = Packing(state, group_names(state.params, groups))
         gradients = packing.gradients(gradients)
-        stepped = jax.eval_shape(packing.pack, state)
-    shardings = state_sharding(mesh, stepped, fsdp=config.train.fsdp)
+        shardings = replicated(mesh)
     step = make_train_step(gradients, optimizer, ema_decay=config.train.ema_decay)
     forward = make_forward(
         evaluated,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array
 
 from mljax.config.schema import MatmulPrecision
@@ -91,7 +91,7 @@ def _stays_finite(new: TrainState, old: TrainState) -> Array:
 def jit_step(
     step: Step,
     mesh: Mesh,
-    shardings: TrainState,
+    shardings: TrainState | NamedSharding,
     *,
     matmul_precision: MatmulPrecision = "default",
     deterministic: bool = False,
@@ -101,7 +101,7 @@ def jit_step(
     Args:
       step: of `make_train_step`.
       mesh: batches are split over its devices.
-      shardings: of the state.
+      shardings: of the state, or one for all its arrays.
       matmul_precision: see `TrainConfig`.
       deterministic: see `TrainConfig`.
     """

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from converters import verify
-from mljax import calibrate, create_model, evaluate, predict
+from mljax import calibrate, create_model, embed, evaluate, predict
 from mljax.checkpoints.checkpoint import save_model
 from mljax.config import ModelConfig, loss, part
 from mljax.config.load import override
@@ -120,13 +120,15 @@ def checkpoint(tmp_path_factory):
         (["--set", "eval.matmul_precision=highest", "--matmul-precision", "default"], DEFAULT),
     ],
 )
-@pytest.mark.parametrize("command", [evaluate, predict])
-def test_evaluate_and_predict_take_the_config_s_and_their_own(
+@pytest.mark.parametrize("command", [evaluate, predict, embed])
+def test_commands_take_the_config_s_and_their_own(
     command, options, expected, checkpoint, tmp_path, programs
 ):
     rest = ["--output", str(tmp_path / "figures.json")]
     if command is predict:
         rest = [str(save_photo(tmp_path / "a.png"))]
+    if command is embed:
+        rest = ["--output", str(tmp_path / "vectors"), "--layer", "logits"]
     assert command.main(["--checkpoint", str(checkpoint), *options, *rest]) == 0
     assert programs() == expected
 

@@ -115,6 +115,23 @@ def test_adam_with_a_cycling_beta1_is_torchs(algorithm, theirs):
         np.testing.assert_allclose(params["kernel"], weight.detach().numpy(), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (torch_adam(0.1, weight_decay=0.1), optax.scale_by_adam()),
+        (torch_adamw(0.1), optax.scale_by_adam()),
+        (torch_sgd(0.1, momentum=0.9), optax.trace(0.9)),
+    ],
+)
+def test_moments_begin_as_optaxs(ours, theirs):
+    params = {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(2, jnp.bfloat16)}
+    found, expected = (jax.tree.leaves(each.init(params)) for each in (ours, theirs))
+    for array, other in zip(found, expected, strict=True):
+        assert isinstance(array, jax.Array)
+        assert array.dtype == other.dtype
+        np.testing.assert_array_equal(array, other)
+
+
 def test_adams_own_arguments_are_torchs():
     kwargs = {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3}
     params = _arrays(0)
