@@ -87,6 +87,15 @@ def little_optimization():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
+@pytest.fixture
+def as_a_users():
+    """Compiles one test as a user's program, where other emitters round too differently."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def patience():
     """Keeps a signal that a test sends itself from ending the whole suite in a compilation."""

@@ -92,6 +92,8 @@ CASES = {
 }
 
 
+# Sines of up to 18 times a weight, over four steps: as a user's they agree to the tolerance.
+@pytest.mark.usefixtures("as_a_users")
 @pytest.mark.parametrize("case", CASES)
 def test_steps_equal_those_by_path_and_leave_out_what_is_not_finite(case):
     algorithm, kwargs, groups, clip_norm, wrap = CASES[case]
