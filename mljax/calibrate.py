@@ -102,6 +102,7 @@ def _evaluate(
         num_workers=data.num_workers,
         bad_images=data.bad_images,
         max_pixels=data.max_pixels,
+        cache=data.cache,
         match=match,
         matmul_precision="highest",
     )

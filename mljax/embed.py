@@ -107,6 +107,7 @@ def _embed(
         num_workers=data.num_workers,
         bad_images=data.bad_images,
         max_pixels=data.max_pixels,
+        cache=data.cache,
         matmul_precision=precision,
     )
 

@@ -66,6 +66,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         num_workers=data.num_workers,
         bad_images=data.bad_images,
         max_pixels=data.max_pixels,
+        cache=data.cache,
         match=arguments.match,
         make=RUNTIMES[arguments.runtime],
         matmul_precision=arguments.matmul_precision or defaults.matmul_precision,

@@ -28,9 +28,10 @@ def used(monkeypatch):
 
 def test_set_changes_data_and_evaluation(checkpoint, used):
     changes = ["--set", "eval.threshold=0.2", "--set", "data.max_pixels=7"]
-    changes += ["--set", "data.reader.kwargs.num_images=5"]
+    changes += ["--set", "data.cache=kept", "--set", "data.reader.kwargs.num_images=5"]
     main(["--checkpoint", str(checkpoint), *changes])
     assert (used["threshold"], used["max_pixels"], used["images"]) == (0.2, 7, 5)
+    assert used["cache"] == "kept"
 
 
 def test_data_changes_what_set_left(checkpoint, used):

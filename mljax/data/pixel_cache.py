@@ -86,8 +86,8 @@ class PixelCache:
         except OSError as error:
             raise OSError(
                 f"{self.folder}: no resized image of {len(content)} bytes can be written "
-                f"({error.strerror}): give data.cache a folder that has room for all, or leave it "
-                "out"
+                f"({error.strerror}): give data.cache a folder that has room for all, or "
+                "None"
             ) from error
         finally:
             with contextlib.suppress(OSError):

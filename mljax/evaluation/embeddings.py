@@ -60,6 +60,7 @@ def embed(
     num_workers: int | None = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
+    cache: str | None = None,
     matmul_precision: MatmulPrecision = "default",
 ) -> tuple[Embeddings, list[str]]:
     """Returns the vectors of a split, and the names of skipped bad images.
@@ -77,6 +78,7 @@ def embed(
       num_workers: processes that decode; 0 uses threads; see `DataConfig`.
       bad_images: `fail` raises with the file's name, `skip` leaves it out.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
+      cache: a folder for resized images; see `DataConfig`.
       matmul_precision: see `TrainConfig`.
 
     Raises:
@@ -100,6 +102,7 @@ def embed(
         num_workers=num_workers,
         bad_images=bad_images,
         max_pixels=max_pixels,
+        cache=cache,
         matmul_precision=matmul_precision,
     )
     return collected.embeddings(records), [records.name(number) for number in skipped]

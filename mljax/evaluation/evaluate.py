@@ -116,6 +116,7 @@ def evaluate_model(
     num_workers: int | None = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
+    cache: str | None = None,
     match: Literal["name", "position"] = "name",
     make: MakeApply = make_apply,
     matmul_precision: MatmulPrecision = "default",
@@ -136,6 +137,7 @@ def evaluate_model(
       num_workers: processes that decode; 0 uses threads; see `DataConfig`.
       bad_images: `fail` raises with the file's name, `skip` leaves it out.
       max_pixels: width times height of the largest image that is decoded; a larger one is bad.
+      cache: a folder for resized images; see `DataConfig`.
       match: see `in_order_of`.
       make: what runs the network, of `mljax.formats.RUNTIMES`.
       matmul_precision: see `TrainConfig`.
@@ -160,6 +162,7 @@ def evaluate_model(
         num_workers=num_workers,
         bad_images=bad_images,
         max_pixels=max_pixels,
+        cache=cache,
         make=make,
         matmul_precision=matmul_precision,
     )
@@ -181,6 +184,7 @@ def run_model(
     num_workers: int | None = 0,
     bad_images: str = "fail",
     max_pixels: int = MAX_PIXELS,
+    cache: str | None = None,
     make: MakeApply = make_apply,
     matmul_precision: MatmulPrecision = "default",
 ) -> list[int]:
@@ -207,6 +211,7 @@ def run_model(
         num_workers=num_workers,
         bad_images=bad_images,
         max_pixels=max_pixels,
+        cache=cache,
         process_index=jax.process_index(),
         process_count=processes,
     )
