@@ -206,6 +206,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = arguments.root or make_photos(Path(folder))
         paths = sorted(map(str, root.rglob("*.jpg")))[:128]
+        if not paths:
+            parser.error(f"--root {root}: holds no *.jpg")
         # grain takes half a millisecond to find the place of one of so few examples
         # (findings/grain_small_shuffles.sh), which no real data set pays.
         paths *= 2**16 // len(paths)

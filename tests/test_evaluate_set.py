@@ -3,6 +3,7 @@
 import pytest
 
 from mljax.checkpoints.checkpoint import save_model
+from mljax.config import override
 from mljax.evaluate import main
 from tests import networks, small_configs
 
@@ -32,6 +33,13 @@ def test_set_changes_data_and_evaluation(checkpoint, used):
     main(["--checkpoint", str(checkpoint), *changes])
     assert (used["threshold"], used["max_pixels"], used["images"]) == (0.2, 7, 5)
     assert used["cache"] == "kept"
+
+
+def test_the_folder_of_the_training_for_resized_images_is_left_alone(tmp_path, used):
+    trained = override(small_configs.config(), ["data.cache=elsewhere"])
+    save_model(tmp_path / "network", networks.model(), config=trained)
+    main(["--checkpoint", str(tmp_path / "network")])
+    assert used["images"] and used["cache"] is None
 
 
 def test_data_changes_what_set_left(checkpoint, used):

@@ -123,6 +123,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         _check_positive(self, "batch_size", "eval_batch_size", "max_pixels", "views")
         _check_not_negative(self, "num_workers")
+        _check(self, "a folder, or None", bool, "cache")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -31,7 +30,7 @@ class Load:
     views: int = 1
     bad_images: str
     max_pixels: int
-    cache: str | None
+    cache: PixelCache | None = None
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> Example:
         """Returns an example; with a generator one that is cropped and augmented.
@@ -64,9 +63,7 @@ class Load:
 
     def _read(self, source: str | bytes, name: str, *, whole: bool) -> tuple[Image.Image, str]:
         """Returns an image, as large as the file or as it is used, and a note on its values."""
-        cache = None
-        if self.cache is not None and not whole:
-            cache = PixelCache(Path(self.cache).expanduser(), self.preprocessing, self.max_pixels)
+        cache = None if whole else self.cache
         path = cache and cache.path(source)
         if cache and path and (pixels := cache.read(path)) is not None:
             return Image.fromarray(pixels), ""
@@ -74,8 +71,10 @@ class Load:
         image, note = read_image(source, name=name, max_pixels=self.max_pixels, enough=enough)
         # A note is made anew each time, since there is no place for it.
         if cache and path and not note:
-            image = resize_image(image, self.preprocessing)
-            cache.keep(path, np.asarray(image))
+            pixels = np.asarray(resize_image(image, self.preprocessing))
+            cache.keep(path, pixels)
+            # Without the file's metadata, as it is read from the cache.
+            image = Image.fromarray(pixels)
         return image, note
 
     def _draw(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:

@@ -15,6 +15,7 @@ import signal
 import traceback
 import weakref
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import grain
@@ -25,6 +26,7 @@ from mljax.config.schema import MAX_PIXELS, Preprocessing
 from mljax.data.deep_images import DeepImages
 from mljax.data.examples import Augmentation, Example, Load, collate_examples
 from mljax.data.images import read_image
+from mljax.data.pixel_cache import PixelCache
 from mljax.data.records import Records, image_name
 from mljax.data.worker_memory import MEMORY, begin_worker, memory_token
 from mljax.devices.cpus import count_cpus
@@ -214,7 +216,7 @@ def train_batches(
         views=views,
         bad_images=bad_images,
         max_pixels=max_pixels,
-        cache=cache,
+        cache=_pixel_cache(cache, preprocessing, max_pixels),
     )
     examples = (
         grain.MapDataset.range(len(records))
@@ -268,7 +270,7 @@ def eval_batches(
         preprocessing,
         bad_images=bad_images,
         max_pixels=max_pixels,
-        cache=cache,
+        cache=_pixel_cache(cache, preprocessing, max_pixels),
     )
     examples = grain.MapDataset.range(num_batches * batch_size).map(load)
     rows = _HostRows(examples, batch_size, process_index, process_count)
@@ -282,6 +284,15 @@ def eval_batches(
         deep_images=deep_images,
         with_ignored=True,
     )
+
+
+def _pixel_cache(
+    folder: str | None, preprocessing: Preprocessing, max_pixels: int
+) -> PixelCache | None:
+    # `Path.expanduser` raises RuntimeError where nobody has the name behind the tilde.
+    if folder is None:
+        return None
+    return PixelCache(Path(os.path.expanduser(folder)), preprocessing, max_pixels)
 
 
 def _as_many_as_help(records: Records) -> int:

@@ -15,6 +15,9 @@ from jaxtyping import UInt8
 
 from mljax.config.schema import Preprocessing
 
+# To be raised by whoever changes which pixels `read_image` or `resize_image` make of a file.
+_VERSION = 1
+
 _CHECKSUM_BYTES = 4
 
 
@@ -22,10 +25,10 @@ _CHECKSUM_BYTES = 4
 class PixelCache:
     """A folder of resized images, one file each; any number of processes may share it.
 
-    The name of a file is a digest of all that its pixels depend on: the image file's path, size
-    and time of change (or its content, where it has no path), how it is decoded and resized, and
-    Pillow's version. So nothing in the folder is ever out of date, and one folder may serve many
-    data sets and sizes. Nothing is removed: delete the folder when it is no longer needed.
+    The name of a file is a digest of what its pixels depend on: the image file's path, size and
+    times of change (or its content, where it has no path), how it is decoded and resized, by which
+    version of Pillow. So nothing in the folder is out of date, and one folder may serve many data
+    sets and sizes. Nothing is removed: delete the folder when it is no longer needed.
 
     Attributes:
       folder: made when the first image is kept.
@@ -51,19 +54,21 @@ class PixelCache:
             except (OSError, ValueError):
                 return None
             identity = os.fsencode(os.path.abspath(source))
-            identity += f" {file.st_size} {file.st_mtime_ns}".encode()
+            # The second time is that of a file that was put in the place of another, too.
+            identity += f" {file.st_size} {file.st_mtime_ns} {file.st_ctime_ns}".encode()
         asked = self.preprocessing
-        how = (asked.height_width, asked.resize, asked.draft, self.max_pixels, PIL.__version__)
+        how = (asked.height_width, asked.resize, asked.draft, self.max_pixels)
+        how += (PIL.__version__, _VERSION)
         digest = hashlib.blake2b(repr(how).encode(), digest_size=20)
         digest.update(identity)
         name = digest.hexdigest()
         return self.folder / name[:2] / name[2:]
 
     def read(self, path: Path) -> UInt8[np.ndarray, "h w 3"] | None:
-        """Returns a resized image, or None if it is not there, or damaged."""
+        """Returns a resized image, or None if it is not there, damaged, or not to be read."""
         try:
             content = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             return None
         shape = (*self.preprocessing.height_width, 3)
         checksum, pixels = content[:_CHECKSUM_BYTES], content[_CHECKSUM_BYTES:]

@@ -15,7 +15,9 @@ def read_data_config(
 ) -> tuple[DataConfig, EvalConfig]:
     """Returns what the config says of data and evaluation, with the command's changes.
 
-    The network's own preprocessing comes before the config's, and the command's before both.
+    The network's own preprocessing comes before the config's, and the command's before both. A
+    folder for resized images counts if the command names it: that of the training may be another
+    machine's.
 
     Args:
       checkpoint: the folder, whose config is read if none is given.
@@ -32,10 +34,9 @@ def read_data_config(
             f"{checkpoint} holds no config that would say where the images are; name one by "
             "--config; `python -m mljax.train --list-configs` lists those that ship"
         )
-    if model.preprocessing is not None:
-        data = dataclasses.replace(config.data, preprocessing=model.preprocessing)
-        config = dataclasses.replace(config, data=data)
-    config = override(config, changes)
+    preprocessing = model.preprocessing or config.data.preprocessing
+    data = dataclasses.replace(config.data, preprocessing=preprocessing, cache=None)
+    config = override(dataclasses.replace(config, data=data), changes)
     return config.data, config.eval
 
 

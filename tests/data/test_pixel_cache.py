@@ -173,3 +173,38 @@ def test_a_run_trains_on_what_its_evaluation_kept(tmp_path, cache, monkeypatch):
     _refuse_to_decode(monkeypatch)
     with training.train_batches(start_step=0) as batches:
         assert next(batches)["valid"].all()
+
+
+def test_metadata_is_left_out_from_the_first_epoch_on(tmp_path, cache):
+    exif = Image.Exif()
+    exif[274] = 6
+    path = str(tmp_path / "turned.jpg")
+    with Image.open(save_photo(tmp_path / "a.png", 0)) as photo:
+        photo.save(path, exif=exif)
+    records = Records(images=[path], labels=np.ones((1, 1), np.int8), class_names=("a",))
+    seen = []
+
+    def look(image, rng):
+        seen.append(dict(image.info))
+        return image
+
+    options = {"preprocessing": PREPROCESSING, "batch_size": 1, "seed": 0, "augment": (look,)}
+    for _ in range(2):
+        with train_batches(records, cache=str(cache), **options) as batches:
+            next(batches)
+    assert seen and all(info == {} for info in seen)
+
+
+def test_a_file_put_in_the_place_of_another_is_read(tmp_path, cache):
+    paths = [str(save_photo(tmp_path / f"{n}.bmp", n)) for n in range(2)]
+    records = Records(images=paths[:1], labels=np.ones((1, 1), np.int8), class_names=("a",))
+    _evaluated(records, cache)
+    before = os.stat(paths[0])
+    os.utime(paths[1], ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.replace(paths[1], paths[0])
+    np.testing.assert_array_equal(_evaluated(records, cache), _evaluated(records))
+
+
+def test_no_name_is_no_folder():
+    with pytest.raises(ValueError, match="cache must be a folder, or None"):
+        override(config(), ["data.cache="])

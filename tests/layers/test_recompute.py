@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mljax import create_model
 from mljax.backbones.efficientnet_v2 import efficientnet_v2_b0
 from mljax.backbones.tresnet import Bottleneck
+from mljax.config import loss
 from mljax.layers.recompute import recomputing
+from mljax.models.arrays import merge_model, split_model
+from mljax.training.gradients import make_gradients
+from mljax.training.objective import make_terms
 
 
 def _bottleneck():
@@ -51,3 +56,25 @@ def test_gradients_and_statistics_are_equal_and_far_fewer_maps_are_kept(make, mo
         # Sums of many terms, whose order XLA may change.
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * np.abs(theirs).max())
     assert fewer < most * maps, (fewer, maps)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layers"),
+    [
+        ("tresnet_m", (1, 0, 2, 0)),
+        ("resnet18", (1, 0, 2, 0)),
+        ("efficientnet_v2_b0", (1, 0, 0, 2, 0, 0)),
+    ],
+)
+def test_a_training_step_recomputes_each_block_and_nothing_else_does(backbone, layers):
+    kwargs = {"layers": layers} | ({} if backbone.startswith("eff") else {"width": 8})
+    model = create_model(backbone, num_classes=3, backbone_kwargs=kwargs, rngs=nnx.Rngs(0))
+    gradients = make_gradients(model, make_terms((loss("asymmetric_loss"),), ()))
+    graph, params, statistics = split_model(model)
+    images, labels = jnp.zeros((2, 32, 32, 3)), jnp.zeros((2, 3))
+    batch = {"images": images, "labels": labels, "valid": jnp.ones(2, bool)}
+    variables = {"statistics": statistics, "trackers": {}}
+    trained = jax.make_jaxpr(gradients)(params, variables, batch, jax.random.key(0))
+    evaluated = jax.make_jaxpr(lambda p, s: merge_model(graph, p, s)(images))(params, statistics)
+    assert str(trained).count("remat") == sum(layers)
+    assert "remat" not in str(evaluated)
