@@ -35,6 +35,7 @@ def _size(path):
         return image.size
 
 
+@pytest.mark.usefixtures("as_a_users")
 def test_vectors_of_images_and_of_present_labels_are_written(checkpoint, network, capsys):
     assert main(["--checkpoint", str(checkpoint)]) == 0
     folder = checkpoint.with_name("model.embeddings")
