@@ -1,6 +1,7 @@
 """Settings of the whole suite: strict ranks, full float32 precision, quick compilation."""
 
 import collections
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -40,6 +41,14 @@ def pytest_collection_modifyitems(items):
             item.fixturenames = [*item.fixturenames, "little_optimization"]
 
 
+@contextlib.contextmanager
+def _optimization(*, little):
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", little)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compilation(request):
     """Compiles with little optimization, but as a user's what is compared with golden cases.
@@ -52,9 +61,8 @@ def compilation(request):
     little = not ALL_AS_A_USERS and not hasattr(request.module, "golden")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(little)))
-        jax.config.update("jax_disable_most_optimizations", little)
-        yield
-    jax.config.update("jax_disable_most_optimizations", False)
+        with _optimization(little=little):
+            yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -82,21 +90,16 @@ def little_optimization():
     The slow ones, which are mostly networks of full size, and those of float64 prove the formulas;
     that a user's program gives the same numbers is proved by the quick ones in float32.
     """
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
     # "highest" by another name: no function shares its compiled program with the other tests.
-    with jax.default_matmul_precision("float32"):
+    with _optimization(little=True), jax.default_matmul_precision("float32"):
         yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture
 def as_a_users():
     """Compiles one test as a user's program, where other emitters round too differently."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with _optimization(little=False):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -89,7 +89,7 @@ def start(*arguments, flags="", **variables):
         }
     )
     if flags:
-        environment["XLA_FLAGS"] = f"{environment['XLA_FLAGS']} {flags}"
+        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flags}"
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=root,

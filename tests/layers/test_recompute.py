@@ -26,8 +26,11 @@ def _inverted():
     return network.stages[3][0]
 
 
-@pytest.mark.parametrize(("make", "most"), [(_bottleneck, 0.65), (_inverted, 0.5)])
-def test_gradients_and_statistics_are_equal_and_far_fewer_maps_are_kept(make, most):
+# Gradients of the second are up to 250: sums of many terms, whose order XLA may change.
+@pytest.mark.parametrize(
+    ("make", "most", "atol"), [(_bottleneck, 0.65, 1e-5), (_inverted, 0.5, 5e-5)]
+)
+def test_gradients_and_statistics_are_equal_and_far_fewer_maps_are_kept(make, most, atol):
     block = make()
     graph, params, statistics = nnx.split(block, nnx.Param, ...)
     x = jax.random.normal(jax.random.key(0), (6, 16, 16, 8))
@@ -53,8 +56,7 @@ def test_gradients_and_statistics_are_equal_and_far_fewer_maps_are_kept(make, mo
     plain, maps = run(lambda module, x: module(x))
     again, fewer = run(recomputing)
     for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(plain), strict=True):
-        # Sums of many terms, whose order XLA may change.
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * np.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=atol)
     assert fewer < most * maps, (fewer, maps)
 
 
