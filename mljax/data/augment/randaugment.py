@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from mljax.data.augment.cutout import _CUTOUT_COLOR
+from mljax.data.augment.shear import shear_x, shear_y
 
 # The operations of PyPI's randaugment 1.0.2, in its order.
 OPERATIONS = (
@@ -131,19 +132,22 @@ def apply_operation(
             return _rotate(image, value)
         case "Cutout":
             return _square(image, int(value), center)
+        case "ShearX":
+            return shear_x(image, value * sign)
+        case "ShearY":
+            return shear_y(image, value * sign)
+        case "TranslateX":
+            return _translate(image, value * sign * image.width, 0)
         case _:
-            return _shift(image, name, value * sign)
+            return _translate(image, 0, value * sign * image.height)
 
 
-def _shift(image: Image.Image, name: str, value: float) -> Image.Image:
-    """Shears or translates; what comes from outside is grey."""
-    matrix, resampling = {
-        "ShearX": ((1, value, 0, 0, 1, 0), Image.Resampling.BICUBIC),
-        "ShearY": ((1, 0, 0, value, 1, 0), Image.Resampling.BICUBIC),
-        "TranslateX": ((1, 0, value * image.width, 0, 1, 0), Image.Resampling.NEAREST),
-        "TranslateY": ((1, 0, 0, 0, 1, value * image.height), Image.Resampling.NEAREST),
-    }[name]
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, resampling, fillcolor=_GREY)
+def _translate(image: Image.Image, x: float, y: float) -> Image.Image:
+    """Moves to the left and up; what comes from outside is grey."""
+    matrix = (1, 0, x, 0, 1, y)
+    return image.transform(
+        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=_GREY
+    )
 
 
 def _rotate(image: Image.Image, degrees: float) -> Image.Image:
