@@ -4,11 +4,11 @@
 
 Figures are images a second of one core: the CPU time of all processes is counted, so that other
 programs on the machine hardly matter, and all sides run by turns. The torch side decodes, resizes
-and augments by the same functions, to the same pixels, then does what torchvision's ToTensor does,
-and its DataLoader makes the batches. `draft` is mljax with `data.preprocessing.draft=True`, `kept`
-with `data.cache` from the second epoch on, `kept, plain` the same without augmentation. The main
-process is measured with images in memory that have their size already: what it does between the
-workers and the devices.
+and augments to the same pixels, but shears and sharpens by Pillow alone, then does what
+torchvision's ToTensor does, and its DataLoader makes the batches. `draft` is mljax with
+`data.preprocessing.draft=True`, `kept` with `data.cache` from the second epoch on, `kept, plain`
+the same without augmentation. The main process is measured with images in memory that have their
+size already: what it does between the workers and the devices.
 
 Without --root the photos are scikit-learn's two, at 640 x 480, in files of this program's own.
 """
@@ -18,6 +18,7 @@ import functools
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_sample_images
@@ -62,6 +63,20 @@ class Photos(Dataset):
             image = augment(image, rng)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
         return pixels.to(torch.float32).div(255), torch.zeros(CLASSES)
+
+
+def augment_by_pillow(_worker: int) -> None:
+    """Lets RandAugment shear and sharpen by Pillow's own functions in this process."""
+
+    def shear(matrix: Callable[[float], tuple]) -> Callable:
+        how = {"resample": Image.Resampling.BICUBIC, "fillcolor": (128, 128, 128)}
+        affine = Image.Transform.AFFINE
+        return lambda image, slope: image.transform(image.size, affine, matrix(slope), **how)
+
+    module = sys.modules[randaugment.__module__]
+    module.shear_x = shear(lambda slope: (1, slope, 0, 0, 1, 0))
+    module.shear_y = shear(lambda slope: (1, 0, 0, slope, 1, 0))
+    module.smooth = lambda image: image.filter(ImageFilter.SMOOTH)
 
 
 def cpu_seconds() -> float:
@@ -148,10 +163,16 @@ def pipelines(
         return Records(images=images, labels=labels, class_names=names)
 
     dataset = Photos(paths, preprocessing)
-    # As grain's workers; a fork of a process with JAX in it can hang.
-    start = {"multiprocessing_context": "spawn"} if workers else {}
     order = RandomSampler(dataset, replacement=True, num_samples=10**6)
-    loader = DataLoader(dataset, BATCH, sampler=order, num_workers=workers, **start)
+    loader = DataLoader(
+        dataset,
+        BATCH,
+        sampler=order,
+        num_workers=workers,
+        worker_init_fn=augment_by_pillow,
+        # As grain's workers; a fork of a process with JAX in it can hang.
+        multiprocessing_context="spawn",
+    )
     cache = stack.enter_context(tempfile.TemporaryDirectory())
     options = {"preprocessing": preprocessing, "batch_size": BATCH, "cache": cache}
     with eval_batches(records_of(sorted(set(paths))), **options) as batches:
@@ -182,7 +203,7 @@ def pipelines(
             put_batch({"images": source()["images"]}, mesh)
         return 4 * count * BATCH / (time.process_time() - began)
 
-    return found | ({"main process": main_process} if workers else {})
+    return found | {"main process": main_process}
 
 
 def make_photos(folder: Path) -> Path:
@@ -199,6 +220,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=1, help="processes of each side")
     arguments = parser.parse_args()
+    if arguments.workers < 1:
+        parser.error(f"--workers {arguments.workers}: expected at least 1")
     torch.set_num_threads(1)
     table = Table(title="images a second of one core, medians")
     for column in ("pixels", "what", "images/s", "of torch's"):

@@ -93,8 +93,7 @@ def collate_examples(
     index = np.array([index for index, _, _ in examples], np.int32)
     valid = np.array([pixels is not None for _, pixels, _ in examples])
     noted = np.array([noted for _, _, noted in examples])
-    stacked = np.zeros((len(examples), *size, 3), np.uint8)
+    stacked = np.empty((len(examples), *size, 3), np.uint8)
     for row, (_, pixels, _) in enumerate(examples):
-        if pixels is not None:
-            stacked[row] = pixels
+        stacked[row] = 0 if pixels is None else pixels
     return index, valid, noted, stacked

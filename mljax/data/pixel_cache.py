@@ -71,7 +71,9 @@ class PixelCache:
         except OSError:
             return None
         shape = (*self.preprocessing.height_width, 3)
-        checksum, pixels = content[:_CHECKSUM_BYTES], content[_CHECKSUM_BYTES:]
+        # Slices of a view are no copies.
+        view = memoryview(content)
+        checksum, pixels = view[:_CHECKSUM_BYTES], view[_CHECKSUM_BYTES:]
         if len(pixels) != math.prod(shape) or checksum != _checksum(pixels):
             return None
         return np.frombuffer(pixels, np.uint8).reshape(shape)
@@ -99,5 +101,5 @@ class PixelCache:
                 part.unlink()
 
 
-def _checksum(pixels: bytes) -> bytes:
+def _checksum(pixels: bytes | memoryview) -> bytes:
     return zlib.crc32(pixels).to_bytes(_CHECKSUM_BYTES, "little")

@@ -5,6 +5,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from mljax.data.augment.cutout import _CUTOUT_COLOR
 from mljax.data.augment.shear import shear_x, shear_y
+from mljax.data.augment.smooth import smooth
 
 # The operations of PyPI's randaugment 1.0.2, in its order.
 OPERATIONS = (
@@ -50,7 +51,6 @@ _ROUNDED = ("Cutout", "Posterize")
 
 
 _ENHANCEMENTS = {
-    "Sharpness": ImageEnhance.Sharpness,
     "Contrast": ImageEnhance.Contrast,
     "Color": ImageEnhance.Color,
     "Brightness": ImageEnhance.Brightness,
@@ -118,6 +118,8 @@ def apply_operation(
     if name in _ENHANCEMENTS:
         return _ENHANCEMENTS[name](image).enhance(1 + value * sign)
     match name:
+        case "Sharpness":
+            return Image.blend(smooth(image), image, 1 + value * sign)
         case "Invert":
             return ImageOps.invert(image)
         case "AutoContrast":
@@ -129,7 +131,7 @@ def apply_operation(
         case "Solarize":
             return ImageOps.solarize(image, value)  # pyright: ignore[reportArgumentType]
         case "Rotate":
-            return _rotate(image, value)
+            return image.rotate(value, fillcolor=_GREY)
         case "Cutout":
             return _square(image, int(value), center)
         case "ShearX":
@@ -148,12 +150,6 @@ def _translate(image: Image.Image, x: float, y: float) -> Image.Image:
     return image.transform(
         image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=_GREY
     )
-
-
-def _rotate(image: Image.Image, degrees: float) -> Image.Image:
-    turned = image.convert("RGBA").rotate(degrees)
-    grey = Image.new("RGBA", turned.size, (*_GREY, 128))
-    return Image.composite(turned, grey, turned).convert(image.mode)
 
 
 def _square(image: Image.Image, side: int, center: tuple[int, int]) -> Image.Image:

@@ -64,6 +64,15 @@ def test_two_operations_in_sequence_equal_a_whole_call_of_the_package(seed):
     assert_same(image, arrays[f"seed{seed}"])
 
 
+def test_rotation_equals_the_package_route_over_a_transparent_image():
+    image = photo(23, 31)
+    for strength in range(10):
+        turned = image.convert("RGBA").rotate(magnitude("Rotate", strength))
+        grey = Image.new("RGBA", image.size, (128, 128, 128, 128))
+        expected = Image.composite(turned, grey, turned).convert("RGB")
+        assert_same(apply_operation(image, "Rotate", strength), np.asarray(expected))
+
+
 def test_operations_and_magnitudes_equal_the_package_table():
     assert list(OPERATIONS) == TABLE["ops"]
     mine = {name: [magnitude(name, strength) for strength in range(10)] for name in OPERATIONS}
