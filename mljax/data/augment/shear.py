@@ -17,9 +17,10 @@ def shear_x(image: Image.Image, slope: float) -> Image.Image:
     """Moves the rows of an RGB image to the left by `slope` pixels more a row, the first by half.
 
     The result is that of `image.transform(image.size, AFFINE, (1, slope, 0, 0, 1, 0), BICUBIC)` in
-    Pillow on x86, which reads sixteen pixels for each, as any affine map may need. A shear needs
-    four, and all of a row lie equally far beside theirs but for rounding: each row is moved by
-    whole pixels, and then all are filtered at once.
+    Pillow on x86 (elsewhere compilers may round once for a product and its sum). Pillow reads
+    sixteen pixels for each, as any affine map may need. A shear needs four, and all of a row lie
+    equally far beside theirs but for rounding: each row is moved by whole pixels, and then all are
+    filtered at once.
 
     Args:
       image: an RGB image.
@@ -27,7 +28,7 @@ def shear_x(image: Image.Image, slope: float) -> Image.Image:
     """
     width, height = image.size
     length = width + _MORE
-    # Parity: the order and the precision of each operation from here on. Values are cut to whole
+    # Parity: each operation from here on has Pillow's order and precision. Values are cut to whole
     # numbers, and many are whole but for rounding.
     offsets = slope * (np.arange(height) + 0.5)
     shifts = np.floor(offsets)
@@ -38,18 +39,15 @@ def shear_x(image: Image.Image, slope: float) -> Image.Image:
     for first in range(0, height, rows):
         block = slice(first, first + rows)
         taps = windows[starts[:, block]].reshape(3, -1)
-        distances = centers + offsets[block, None]
-        distances -= centers + shifts[block, None]
+        places = centers + offsets[block, None]
+        # Of a place that is rounded up to the next pixel it is 1, which gives that pixel.
+        distances = places - (centers + shifts[block, None])
         values = np.empty_like(taps)
         values[:, :-_MORE] = _cubic(taps, distances.reshape(-1)[:-_MORE])
-        result[:, block] = values.clip(0, 255, out=values).reshape(3, -1, length)[..., :width]
-    # The first row's place in the last column that may come from inside; likewise on the left.
-    edge = np.where(slope < 0, -1, width - 1) - shifts
-    place = edge + 0.5 + offsets
-    edge += place < (0 if slope < 0 else width)
-    columns = np.arange(width, dtype=np.int32)
-    is_left = columns < edge.astype(np.int32)[:, None]
-    np.copyto(result, np.uint8(_GREY), where=is_left if slope < 0 else ~is_left)
+        values.clip(0, 255, out=values)
+        outside = places < 0 if slope < 0 else places >= width
+        np.copyto(values, np.int16(_GREY), where=outside.reshape(-1))
+        result[:, block] = values.reshape(3, -1, length)[..., :width]
     return Image.merge("RGB", [Image.fromarray(band) for band in result])
 
 
