@@ -1,5 +1,6 @@
 """One step of training: gradients, update, averages, and what is logged of it."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -48,26 +49,24 @@ def make_train_step(gradients: Gradients, optimizer: Optimizer, *, ema_decay: fl
         (loss, (variables, terms)), grads = gradients(state.params, variables, batch, key)
         norm = optax.tree.norm(grads)
         transform = optimizer(hyperparameters)
-        updates: Any
-        updates, opt_state = transform.update(grads, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        statistics, average = variables["statistics"], {}
-        if ema_decay:
-            average = {
-                "ema_params": moving_average(state.ema_params, params, ema_decay),
-                "ema_statistics": moving_average(state.ema_statistics, statistics, ema_decay),
-            }
-        new = replace(
-            state,
-            params=params,
-            statistics=statistics,
-            opt_state=opt_state,
-            trackers=variables["trackers"],
-            **average,
-        )
+        statistics, trackers = variables["statistics"], variables["trackers"]
+
+        def update(state: TrainState) -> TrainState:
+            updates: Any
+            updates, opt_state = transform.update(grads, state.opt_state, state.params)
+            params: Any = optax.apply_updates(state.params, updates)
+            average = {}
+            if ema_decay:
+                average = {
+                    "ema_params": moving_average(state.ema_params, params, ema_decay),
+                    "ema_statistics": moving_average(state.ema_statistics, statistics, ema_decay),
+                }
+            new = {"params": params, "statistics": statistics, "opt_state": opt_state}
+            return replace(state, **new, trackers=trackers, **average)
+
         # An update that is not finite makes a parameter that is not.
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _stays_finite(new, state)
-        new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _stays_finite(update(state), state)
+        new = _update_if(finite, update, state)
         # Parity: the schedules follow this count, so they go on where a step is left out, as under
         # torch's GradScaler.
         new = replace(new, step=state.step + 1, skipped=state.skipped + jnp.where(finite, 0, 1))
@@ -79,13 +78,30 @@ def make_train_step(gradients: Gradients, optimizer: Optimizer, *, ema_decay: fl
 
 def _stays_finite(new: TrainState, old: TrainState) -> Array:
     """Returns whether no value has become infinite or nan; an optimizer may begin with such."""
-    pairs = zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True)
-    kept = [
-        (jnp.isfinite(after) | ~jnp.isfinite(before)).all()
-        for after, before in pairs
-        if jnp.issubdtype(after.dtype, jnp.inexact)
-    ]
-    return jnp.stack(kept).all()
+    kept: dict[tuple[int, ...], Array] = {}
+    for after, before in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True):
+        if jnp.issubdtype(after.dtype, jnp.inexact):
+            # Arrays of one shape are looked at together: one pass over all of them.
+            stays = jnp.isfinite(after) | ~jnp.isfinite(before)
+            kept[after.shape] = kept.get(after.shape, True) & stays
+    return jnp.stack([stays.all() for stays in kept.values()]).all()
+
+
+def _update_if(
+    wanted: Array, update: Callable[[TrainState], TrainState], state: TrainState
+) -> TrainState:
+    """Returns `update(state)` or the state as it is."""
+
+    def select(state: TrainState) -> TrainState:
+        return jax.tree.map(functools.partial(jnp.where, wanted), update(state), state)
+
+    # A CPU changes the arrays in place, with less than half of the passes over them. A GPU would
+    # have to wait for its host to choose the branch.
+    return jax.lax.platform_dependent(
+        state,
+        cpu=lambda state: jax.lax.cond(wanted, update, lambda state: state, state),
+        default=select,
+    )
 
 
 def jit_step(

@@ -159,6 +159,30 @@ def test_an_update_that_is_not_finite_is_left_out_though_loss_and_gradient_are(s
     jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
 
 
+@pytest.mark.parametrize("value", [1.0, np.nan])
+def test_a_gpu_selects_what_a_cpu_branches_to(small, monkeypatch, value):
+    before, step = small
+    batch = _batch() | {"images": np.full((8, 32, 32, 3), value, np.float32)}
+    expected, _ = step(before, batch)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
+    _, selecting = _make(networks.pixel_model(10))
+    jax.tree.map(np.testing.assert_array_equal, selecting(before, batch)[0], expected)
+
+
+def test_a_gpu_does_not_ask_its_host_for_a_branch():
+    state = make_state(networks.pixel_model(10), ADAM, RATES)
+    gradients = make_gradients(
+        networks.pixel_model(10), make_terms((loss("asymmetric_loss"),), ()), trackers={}
+    )
+    traced = jax.jit(make_train_step(gradients, ADAM)).trace(
+        state, _batch(), jax.random.key(0), RATES
+    )
+    # The choice of the platform is one of constants, which XLA takes out.
+    programs = [traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda")]
+    on_cpu, on_gpu = (program.count("stablehlo.case") for program in programs)
+    assert on_cpu == on_gpu + 1
+
+
 def test_a_gradient_that_is_not_finite_is_named():
     metrics = {"finite": jnp.array(False), "loss/asymmetric_loss": jnp.array(1.0)}
     with pytest.raises(NonFiniteError, match="step 3: all losses are finite, but a gradient or"):
