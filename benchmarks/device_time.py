@@ -29,26 +29,35 @@ def instruction_kinds(program: str, *, training: bool) -> dict[str, str]:
     Args:
       program: text of a compiled HLO module.
       training: of a step; what is no part of the loss and its gradient is `optimizer`, which holds
-        averages, norms and the check for what is not finite.
+        averages, norms and the check for what is not finite; the arrays that the network takes out
+        of the flat buffers are copies.
     """
-    bodies: dict[str, str] = {}
-    lines: dict[str, str] = {}
-    name = ""
-    for line in program.splitlines():
-        if found := _COMPUTATION.match(line):
-            name = found[1]
-        bodies[name] = bodies.get(name, "") + line + "\n"
-        if found := _INSTRUCTION.match(line):
-            lines[found[1]] = line
+    bodies = computations(program)
+    lines = {found[1]: line for line in program.splitlines() if (found := _INSTRUCTION.match(line))}
     kinds = {}
     for instruction, line in lines.items():
         called = re.findall(r"(?:calls|to_apply)=(%[\w.-]+)", line)
         whole = line + "".join(bodies.get(body, "") for body in called)
         kind = next((kind for kind, work in _WORK.items() if work.search(whole)), "elementwise")
-        path = re.search(r'op_name="([^"]*)"', line)
-        outside = path is not None and not re.search(r"jvp|transpose\(", path[1])
-        kinds[instruction] = "optimizer" if training and outside else kind
+        found = re.search(r'op_name="([^"]*)"', line)
+        path = found[1] if found else ""
+        if training and "/jit(_cut)/" in path:
+            kind = "copies"
+        elif training and path and not re.search(r"jvp|transpose\(", path):
+            kind = "optimizer"
+        kinds[instruction] = kind
     return kinds
+
+
+def computations(program: str) -> dict[str, str]:
+    """Returns the text of each computation of a compiled HLO module by its name, with the `%`."""
+    bodies: dict[str, str] = {}
+    name = ""
+    for line in program.splitlines():
+        if found := _COMPUTATION.match(line):
+            name = found[1]
+        bodies[name] = bodies.get(name, "") + line + "\n"
+    return bodies
 
 
 def device_ms(run: Callable[[], Any], kinds: dict[str, str], repeats: int) -> dict[str, float]:

@@ -32,20 +32,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
-from mljax.config import loss, part
-from mljax.devices.mesh import make_mesh, state_sharding
-from mljax.models.arrays import merge_model, split_model
-from mljax.models.classifier import ModelSpec, abstract_model
-from mljax.training.gradients import make_gradients
-from mljax.training.objective import make_terms
-from mljax.training.optimizer import make_optimizer
-from mljax.training.state import make_state
-from mljax.training.step import jit_step, make_train_step
+from benchmarks.abstract_step import lower_step
+from mljax.devices.mesh import make_mesh
 
 # Images a device, their side in pixels, and the milliseconds of a step of one device.
 STEPS = {"tresnet_m": (128, 224, 24.5), "tresnet_l": (32, 448, 56.4)}
@@ -171,25 +162,11 @@ def partitioned(network: str, devices: int, groups: int, dtype: str) -> str:
 
 
 def compile_step(*, network: str, groups: int, dtype: str) -> None:
-    """Compiles a step with Adam and a moving average for all devices, from shapes alone."""
-    spec = ModelSpec(backbone=part(network), head=part("linear"), num_classes=80, dtype=dtype)
-    model, mesh = abstract_model(spec), make_mesh()
-    optimizer, rates = make_optimizer(part("torch_adam")), {"learning_rate": 1e-3}
-    terms = make_terms((loss("asymmetric_loss"),), ())
-    gradients = make_gradients(model, terms, batch_norm_groups=groups)
-    graph, *arrays = split_model(model)
-    state = jax.eval_shape(
-        lambda *a: make_state(merge_model(graph, *a), optimizer, rates, ema_decay=0.997), *arrays
-    )
-    rows, side = STEPS[network][0] * mesh.size, STEPS[network][1]
-    batch = {
-        "images": jax.ShapeDtypeStruct((rows, side, side, 3), jnp.float32),
-        "labels": jax.ShapeDtypeStruct((rows, 80), jnp.float32),
-        "valid": jax.ShapeDtypeStruct((rows,), bool),
-    }
-    step = make_train_step(gradients, optimizer, ema_decay=0.997)
-    compiled = jit_step(step, mesh, state_sharding(mesh, state, fsdp=False))
-    compiled.lower(state, batch, jax.eval_shape(lambda: jax.random.key(0)), rates).compile()
+    """Compiles a step for all devices, from shapes alone."""
+    mesh = make_mesh()
+    images, side, _ = STEPS[network]
+    given = {"dtype": dtype, "batch_norm_groups": groups, "packed": False}
+    lower_step(mesh, network, images * mesh.size, side, **given).compile()
 
 
 # ---- the prediction
