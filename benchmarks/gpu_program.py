@@ -1,23 +1,30 @@
 """The program that XLA makes of a training step for an H100, on a machine without a GPU.
 
-    pip install jax-cuda12-plugin==VERSION jax-cuda12-pjrt==VERSION    # the version of jax
+    pip install jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2 nvidia-cuda-nvcc-cu12
     python -m benchmarks.gpu_program [--networks tresnet_m tresnet_l] [--by-path]
 
-jax's plugin for CUDA compiles for a device that is described to it, without a driver. Nothing runs,
-so no kernel is tried beside another, and no time is measured. Counted are the kernels of each kind,
-the bytes that they read and write, and the memory that the program plans. The last column is the
-least time that these bytes take at 3.35 TB/s, the bandwidth that NVIDIA states.
+jax's plugin for CUDA, which has the version of jax, compiles for a device that is described to it,
+without a driver or cuDNN. Nothing runs: no routine is tried beside another, no time is measured.
+Counted are the kernels of each kind, the bytes that they read and write, and the memory that the
+program plans. The last column is the least time that these bytes take at 3.35 TB/s, which NVIDIA
+states as the bandwidth.
 """
 
 import argparse
 import math
-import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import jax
+from jax.experimental import topologies
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.abstract_step import lower_step
 from benchmarks.device_time import computations, instruction_kinds
+from mljax.devices.mesh import make_mesh
 
 # Images and their side of the step that was measured on an H100.
 STEPS = {"tresnet_m": (128, 224), "tresnet_l": (32, 448), "efficientnet_v2_s": (32, 448)}
@@ -122,15 +129,9 @@ def main() -> None:
     parser.add_argument("--channel-multiple", type=int, default=1)
     parser.add_argument("--by-path", action="store_true", help="the state not in flat buffers")
     arguments = parser.parse_args()
-    # Looked at when jax is loaded: the plugin would look for a driver.
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    from jax.experimental import topologies
-    from rich.console import Console
-    from rich.table import Table
-
-    from benchmarks.abstract_step import lower_step
-    from mljax.devices.mesh import make_mesh
-
+    # No driver is looked for, but the plugin is found.
+    jax.config.update("jax_platforms", "cpu")
+    jax.devices()
     described = {"target_config": _H100, "topology": "1x1x1"}
     mesh = make_mesh(topologies.get_topology_desc(platform="cuda", **described).devices)
     for network in arguments.networks:
