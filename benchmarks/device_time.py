@@ -3,6 +3,7 @@
 The time is that of jax's profiler, on GPUs and on CPUs; it needs no TensorFlow.
 """
 
+import math
 import re
 import tempfile
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 from jax.profiler import ProfileData
 
+_ARRAY = re.compile(r"\b(?:pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?(%[\w.-]+) .*{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = .*?[})\]] [\w-]+\(")
 # In this order: a fusion is what its first of these is.
@@ -36,6 +38,8 @@ def instruction_kinds(program: str, *, training: bool) -> dict[str, str]:
     lines = {found[1]: line for line in program.splitlines() if (found := _INSTRUCTION.match(line))}
     kinds = {}
     for instruction, line in lines.items():
+        if re.search(r" (conditional|while|call)\(", line):
+            continue  # What they call is in the profile by itself.
         called = re.findall(r"(?:calls|to_apply)=(%[\w.-]+)", line)
         whole = line + "".join(bodies.get(body, "") for body in called)
         kind = next((kind for kind, work in _WORK.items() if work.search(whole)), "elementwise")
@@ -58,6 +62,14 @@ def computations(program: str) -> dict[str, str]:
             name = found[1]
         bodies[name] = bodies.get(name, "") + line + "\n"
     return bodies
+
+
+def array_bytes(shape: str) -> int:
+    """Returns the bytes of all arrays in a shape as HLO writes it; one each for truth values."""
+    return sum(
+        math.prod(int(side) for side in sides.split(",") if side) * int(bits or 8) // 8
+        for bits, sides in _ARRAY.findall(shape)
+    )
 
 
 def device_ms(run: Callable[[], Any], kinds: dict[str, str], repeats: int) -> dict[str, float]:

@@ -36,6 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.abstract_step import lower_step
+from benchmarks.device_time import array_bytes
 from mljax.devices.mesh import make_mesh
 
 # Images a device, their side in pixels, and the milliseconds of a step of one device.
@@ -67,7 +68,6 @@ class Sent:
 
 
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?(%[\w.-]+) = (.*?[})\]]) ([\w-]+)\((.*)$")
-_ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 _COLLECTIVES = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter")
 
 
@@ -92,7 +92,7 @@ def count_sent(program: str) -> Sent:
         chains[name] = max((chains[operand] for operand in reads[name]), default=0)
         if operation in ("all-reduce", "all-reduce-start"):
             chains[name] += 1
-            sizes[name] = sum(_bytes(*found) for found in _ARRAY.findall(shape))
+            sizes[name] = array_bytes(shape)
         others |= {other for other in _COLLECTIVES if operation.startswith(other)}
     awaited: set[str] = set()
     for name in reversed(reads):
@@ -115,11 +115,6 @@ def _instructions(entry: str) -> Iterator[tuple[str, str, str, str]]:
         if found := _INSTRUCTION.match(line):
             name, shape, operation, rest = found.groups()
             yield name, shape, operation, rest
-
-
-def _bytes(kind: str, bits: str, shape: str) -> int:
-    size = 1 if kind == "pred" else int(bits) // 8
-    return size * math.prod(int(side) for side in shape.split(",") if side)
 
 
 # ---- the program

@@ -29,6 +29,17 @@ def test_the_time_of_a_step_is_split_by_what_its_instructions_are():
     assert set(found) <= set(kinds.values())
 
 
+def test_what_a_branch_calls_is_counted_once():
+    def step(x):
+        return jax.lax.cond(x[0] > 0, lambda x: x * 2, lambda x: x - 1, x)
+
+    program = jax.jit(step).lower(np.ones(4, np.float32)).compile().as_text()
+    branches = [line.split()[0] for line in program.splitlines() if " conditional(" in line]
+    assert branches
+    kinds = instruction_kinds(program, training=True)
+    assert kinds and not {name.removeprefix("%") for name in branches} & set(kinds)
+
+
 def test_the_cases_of_both_sizes_are_of_the_same_kinds():
     full, tiny = (list(cases(tiny=tiny)) for tiny in (False, True))
     assert {kind for kind, *_ in full} == {kind for kind, *_ in tiny}

@@ -35,8 +35,8 @@ def make_train_step(gradients: Gradients, optimizer: Optimizer, *, ema_decay: fl
     the new state is not finite leaves everything as it was, but for the counters.
 
     Args:
-      gradients: of `make_gradients`, perhaps wrapped.
-      optimizer: of `make_optimizer`.
+      gradients: of `make_gradients`, perhaps wrapped; trackers keep shapes and dtypes.
+      optimizer: of `make_optimizer`, whose state keeps shapes and dtypes.
       ema_decay: see `TrainConfig`.
     """
 

@@ -163,7 +163,8 @@ def test_an_update_that_is_not_finite_is_left_out_though_loss_and_gradient_are(s
 def test_a_gpu_selects_what_a_cpu_branches_to(small, monkeypatch, value):
     before, step = small
     batch = _batch() | {"images": np.full((8, 32, 32, 3), value, np.float32)}
-    expected, _ = step(before, batch)
+    expected, metrics = step(before, batch)
+    assert metrics["finite"] == np.isfinite(value)
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
     _, selecting = _make(networks.pixel_model(10))
     jax.tree.map(np.testing.assert_array_equal, selecting(before, batch)[0], expected)

@@ -103,6 +103,8 @@ def apply_operation(
 ) -> Image.Image:
     """Returns the result of one operation of `randaugment` on an RGB image.
 
+    Differs from the package: `Rotate` leaves pixels of a color that the file calls transparent.
+
     Args:
       image: the image, which is left alone.
       name: one of `OPERATIONS`.

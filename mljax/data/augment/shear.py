@@ -73,7 +73,7 @@ def _windows(
         rows[:, _MORE:-_MORE] = np.asarray(band)
     padded[..., :_MORE] = padded[..., _MORE, None]
     padded[..., -_MORE:] = padded[..., -_MORE - 1, None]
-    windows = np.ndarray((len(pixels) - length + 1, length), np.int16, pixels, strides=(2, 2))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, length)
     first = reach + _MORE - 1
     return windows, first + stride * np.arange(3 * height).reshape(3, height) + shifts
 

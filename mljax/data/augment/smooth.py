@@ -1,7 +1,10 @@
-"""A mean with the neighbors that equals Pillow's to the bit, in a third of its time."""
+"""A mean with the neighbors that equals Pillow's to the bit, in less than half of its time."""
 
 import numpy as np
 from PIL import Image
+
+# Values at a time, so that all of the intermediate ones stay in a core's cache.
+_BLOCK = 2**15
 
 
 def smooth(image: Image.Image) -> Image.Image:
@@ -14,17 +17,23 @@ def smooth(image: Image.Image) -> Image.Image:
     Args:
       image: an RGB image.
     """
-    before = np.asarray(image)
     if min(image.size) < 3:
         return image
-    # Rows follow each other in one line, over whose ends sums go, too: those are at the edges.
-    values, line = before.reshape(-1).astype(np.uint16), 3 * image.width
-    columns = values[: -2 * line] + values[line:-line] + values[2 * line :]
-    sums = columns[:-6] + columns[3:-3] + columns[6:]
-    sums += 4 * values[line + 3 : -line - 3]
-    sums += 6
-    sums //= 13
+    before = np.asarray(image)
     result = before.copy()
-    result[1:-1].reshape(-1)[3:-3] = sums
+    line = before[0].size
+    rows = max(1, _BLOCK // line)
+    for first in range(1, len(before) - 1, rows):
+        last = min(first + rows, len(before) - 1)
+        # Rows follow each other in one line, over whose ends sums go, too: those are at the edges.
+        values = before[first - 1 : last + 1].reshape(-1).astype(np.uint16)
+        columns = values[: -2 * line] + values[line:-line]
+        columns += values[2 * line :]
+        sums = columns[:-6] + columns[3:-3]
+        sums += columns[6:]
+        sums += 4 * values[line + 3 : -line - 3]
+        sums += 6
+        sums //= 13
+        result[first:last].reshape(-1)[3:-3] = sums
     result[:, [0, -1]] = before[:, [0, -1]]
     return Image.fromarray(result)

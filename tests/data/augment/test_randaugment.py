@@ -73,6 +73,13 @@ def test_rotation_equals_the_package_route_over_a_transparent_image():
         assert_same(apply_operation(image, "Rotate", strength), np.asarray(expected))
 
 
+def test_rotation_keeps_pixels_of_a_transparent_color():
+    image = photo(20, 20)
+    bare = apply_operation(image, "Rotate", 3)
+    image.info["transparency"] = image.getpixel((10, 10))
+    assert_same(apply_operation(image, "Rotate", 3), np.asarray(bare))
+
+
 def test_operations_and_magnitudes_equal_the_package_table():
     assert list(OPERATIONS) == TABLE["ops"]
     mine = {name: [magnitude(name, strength) for strength in range(10)] for name in OPERATIONS}

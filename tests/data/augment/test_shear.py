@@ -1,5 +1,7 @@
 """Shears: the bits of Pillow's bicubic affine transform, whatever the slope and the size."""
 
+import platform
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,11 @@ from PIL import Image
 from mljax.data.augment.randaugment import magnitude
 from mljax.data.augment.shear import shear_x, shear_y
 from tests.data.augment.pictures import assert_same, photo
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"),
+    reason="elsewhere Pillow's compiler may round a product and its sum once",
+)
 
 MATRICES = {
     shear_x: lambda slope: (1, slope, 0, 0, 1, 0),

@@ -8,7 +8,7 @@ from mljax.data.augment.randaugment import apply_operation, magnitude
 from mljax.data.augment.smooth import smooth
 from tests.data.augment.pictures import assert_same, photo
 
-SIZES = [(1, 1), (1, 6), (6, 1), (2, 2), (2, 7), (3, 3), (3, 8), (8, 3), (61, 40)]
+SIZES = [(1, 1), (1, 6), (6, 1), (2, 2), (2, 7), (3, 3), (3, 8), (8, 3), (61, 40), (120, 230)]
 
 
 @pytest.mark.parametrize("size", SIZES)
