@@ -1,4 +1,4 @@
-"""Shears that equal Pillow's bicubic ones to the bit, in less than half of their time."""
+"""Shears that equal Pillow's bicubic ones to the bit, in about half of their time or less."""
 
 import numpy as np
 from jaxtyping import Float, Int, Int16
