@@ -6,7 +6,7 @@ The time is that of jax's profiler, on GPUs and on CPUs; it needs no TensorFlow.
 import math
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from jax.profiler import ProfileData
 
 _ARRAY = re.compile(r"\b(?:pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?(%[\w.-]+) .*{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = .*?[})\]] [\w-]+\(")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (.*?[})\]]) ([\w-]+)\((.*)$")
 # In this order: a fusion is what its first of these is.
 _WORK = {
     "convolutions": re.compile(r" convolution\(|custom_call_target=\"[^\"]*conv"),
@@ -35,11 +35,11 @@ def instruction_kinds(program: str, *, training: bool) -> dict[str, str]:
         of the flat buffers are copies.
     """
     bodies = computations(program)
-    lines = {found[1]: line for line in program.splitlines() if (found := _INSTRUCTION.match(line))}
     kinds = {}
-    for instruction, line in lines.items():
-        if re.search(r" (conditional|while|call)\(", line):
+    for instruction, _, operation, rest in instructions(program):
+        if operation in ("conditional", "while", "call"):
             continue  # What they call is in the profile by itself.
+        line = f" {operation}({rest}\n"
         called = re.findall(r"(?:calls|to_apply)=(%[\w.-]+)", line)
         whole = line + "".join(bodies.get(body, "") for body in called)
         kind = next((kind for kind, work in _WORK.items() if work.search(whole)), "elementwise")
@@ -62,6 +62,14 @@ def computations(program: str) -> dict[str, str]:
             name = found[1]
         bodies[name] = bodies.get(name, "") + line + "\n"
     return bodies
+
+
+def instructions(text: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yields name, shape, operation and the rest of the line, operands before their readers."""
+    for line in text.splitlines():
+        if found := _INSTRUCTION.match(line):
+            name, shape, operation, rest = found.groups()
+            yield name, shape, operation, rest
 
 
 def array_bytes(shape: str) -> int:

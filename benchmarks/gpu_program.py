@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.abstract_step import lower_step
-from benchmarks.device_time import array_bytes, computations, instruction_kinds
+from benchmarks.device_time import array_bytes, computations, instruction_kinds, instructions
 from mljax.devices.mesh import make_mesh
 
 # Images in a step, and their side in pixels.
@@ -47,9 +47,9 @@ gpu_device_info {
   block_dim_limit_x: 2147483647
   block_dim_limit_y: 65535
   block_dim_limit_z: 65535
-  l2_cachearray_bytes: 52428800
+  l2_cache_size: 52428800
   memory_bandwidth: 3350000000000
-  device_memoryarray_bytes: 84978434048
+  device_memory_size: 84978434048
 }
 platform_name: "CUDA"
 device_description_str: "NVIDIA H100 80GB HBM3"
@@ -57,7 +57,6 @@ runtime_version { major: 12 minor: 9 }
 dnn_version_info { major: 9 minor: 8 }
 """
 
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (.*?[})\]]) ([\w-]+)\((.*?)\)", re.MULTILINE)
 _KERNELS = ("fusion", "custom-call", "copy", "dot", "convolution", "reduce", "concatenate", "sort")
 _VIEWS = ("bitcast", "reshape")
 
@@ -77,19 +76,18 @@ def kernels(program: str) -> dict[str, Share]:
     """
     bodies, kinds = computations(program), instruction_kinds(program, training=True)
     entry = next(body for body in bodies.values() if body.startswith("ENTRY "))
-    shapes = {name: shape for name, shape, *_ in _INSTRUCTION.findall(entry)}
+    shapes = {name: shape for name, shape, *_ in instructions(entry)}
     shares: dict[str, Share] = defaultdict(Share)
-    for line in entry.splitlines():
-        found = _INSTRUCTION.match(line)
-        if found is None or found[3] not in _KERNELS:
+    for name, shape, operation, rest in instructions(entry):
+        if operation not in _KERNELS:
             continue
         # The result of a routine has its scratch memory behind it.
-        result = re.sub(r", u8\[\d+\]\{0\}\)$", ")", found[2])
-        operands = [shapes.get(name, "") for name in re.findall(r"%([\w.-]+)", found[4])]
-        if called := re.search(r"calls=(%[\w.-]+)", line):
+        result = re.sub(r", u8\[\d+\]\{0\}\)$", ")", shape)
+        operands = [shapes.get(operand, "") for operand in _operands(rest)]
+        if called := re.search(r"calls=(%[\w.-]+)", rest):
             sliced = _sliced(bodies[called[1]])
-            operands = [sliced.get(i, shape) for i, shape in enumerate(operands)]
-        share = shares[kinds[found[1]]]
+            operands = [sliced.get(i, whole) for i, whole in enumerate(operands)]
+        share = shares[kinds[name]]
         share.kernels += 1
         share.bytes += sum(map(array_bytes, [result, *operands]))
     return dict(shares)
@@ -97,12 +95,12 @@ def kernels(program: str) -> dict[str, Share]:
 
 def _sliced(body: str) -> dict[int, str]:
     """Returns the shapes of all slices of each parameter that is read by slices alone."""
-    instructions = _INSTRUCTION.findall(body)
-    source = {n: int(o) for n, _, operation, o in instructions if operation == "parameter"}
+    lines = list(instructions(body))
+    source = {name: int(rest.split(")")[0]) for name, _, what, rest in lines if what == "parameter"}
     slices: Mapping[int, list[str]] = defaultdict(list)
     whole = set()
-    for name, shape, operation, operands in instructions:
-        for operand in re.findall(r"%([\w.-]+)", operands):
+    for name, shape, operation, rest in lines:
+        for operand in _operands(rest):
             if operand not in source:
                 continue
             if operation in _VIEWS:
@@ -112,6 +110,10 @@ def _sliced(body: str) -> dict[int, str]:
             else:
                 whole.add(source[operand])
     return {index: " ".join(found) for index, found in slices.items() if index not in whole}
+
+
+def _operands(rest: str) -> list[str]:
+    return re.findall(r"%([\w.-]+)", rest.split(")")[0])
 
 
 def main() -> None:
@@ -131,7 +133,7 @@ def main() -> None:
         given = {"dtype": arguments.dtype, "channel_multiple": arguments.channel_multiple}
         lowered = lower_step(mesh, network, *STEPS[network], **given, packed=not arguments.by_path)
         compiled = lowered.compile()
-        memory = compiled.memory_analysis().temparray_bytes_in_bytes / 2**20
+        memory = compiled.memory_analysis().temp_size_in_bytes / 2**20
         images, side = STEPS[network]
         title = f"{network}, {images} x {side}, {arguments.dtype}: {memory:,.0f} MiB planned"
         table = Table("", "kernels", "GB", "ms at 3.35 TB/s", title=title)

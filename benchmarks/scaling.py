@@ -28,7 +28,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.abstract_step import lower_step
-from benchmarks.device_time import array_bytes
+from benchmarks.device_time import array_bytes, instructions
 from mljax.devices.mesh import make_mesh
 
 # Images a device, their side in pixels, and the milliseconds of a step of one device.
@@ -67,7 +66,6 @@ class Sent:
     others: tuple[str, ...] = ()
 
 
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?(%[\w.-]+) = (.*?[})\]]) ([\w-]+)\((.*)$")
 _COLLECTIVES = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter")
 
 
@@ -87,8 +85,8 @@ def count_sent(program: str) -> Sent:
     reads: dict[str, list[str]] = {}
     sizes: dict[str, int] = {}
     others: set[str] = set()
-    for name, shape, operation, rest in _instructions(entry):
-        reads[name] = [operand for operand in re.findall(r"%[\w.-]+", rest) if operand in chains]
+    for name, shape, operation, rest in instructions(entry.split("\n}")[0]):
+        reads[name] = [operand for operand in re.findall(r"%([\w.-]+)", rest) if operand in chains]
         chains[name] = max((chains[operand] for operand in reads[name]), default=0)
         if operation in ("all-reduce", "all-reduce-start"):
             chains[name] += 1
@@ -105,16 +103,6 @@ def count_sent(program: str) -> Sent:
         waited_for=sum(size for name, size in sizes.items() if name in awaited),
         others=tuple(sorted(others)),
     )
-
-
-def _instructions(entry: str) -> Iterator[tuple[str, str, str, str]]:
-    """Yields name, shape, operation and the rest of each line, operands before their readers."""
-    for line in entry.splitlines():
-        if line.startswith("}"):
-            return
-        if found := _INSTRUCTION.match(line):
-            name, shape, operation, rest = found.groups()
-            yield name, shape, operation, rest
 
 
 # ---- the program

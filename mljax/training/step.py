@@ -61,8 +61,14 @@ def make_train_step(gradients: Gradients, optimizer: Optimizer, *, ema_decay: fl
                     "ema_params": moving_average(state.ema_params, params, ema_decay),
                     "ema_statistics": moving_average(state.ema_statistics, statistics, ema_decay),
                 }
-            new = {"params": params, "statistics": statistics, "opt_state": opt_state}
-            return replace(state, **new, trackers=trackers, **average)
+            return replace(
+                state,
+                params=params,
+                statistics=statistics,
+                opt_state=opt_state,
+                trackers=trackers,
+                **average,
+            )
 
         # An update that is not finite makes a parameter that is not.
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _stays_finite(update(state), state)
